@@ -1,0 +1,124 @@
+"""`attnvgg evaluate`: what the best model of a run says of validation and test, and its worth."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from accelerate import Accelerator
+
+from attnvgg.cli.common import parse_config, run_command
+from attnvgg.data.images import ImageDataset
+from attnvgg.data.loaders import evaluation_loader
+from attnvgg.data.manifest import read_manifest
+from attnvgg.data.sample import sample_reference
+from attnvgg.errors import InputError
+from attnvgg.evaluation.report import evaluate_predictions, summary
+from attnvgg.files import atomic_path
+from attnvgg.training.build import loader_workers, open_cache
+from attnvgg.training.checkpoint import load_model
+from attnvgg.training.config import TrainConfig, updated
+from attnvgg.training.engine import evaluate, make_accelerator
+from attnvgg.training.predictions import prediction_table
+from attnvgg.training.run import RunFolder, open_run
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Write predictions.csv and metrics.json of a run's best model."""
+
+    run: Path = field(metadata={"positional": {"type": Path, "help": "run folder"}})
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes the GPU where there is one."""
+    batch_size: int | None = None
+    """Images a step; null: as in the run."""
+    workers: int | None = None
+    """Loader processes; null: as in the run."""
+    threads: int | None = None
+    """CPU threads; null: PyTorch's choice."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(evaluate_run, EvaluateConfig, argv, "evaluate")
+
+
+def evaluate_run(options: EvaluateConfig) -> None:
+    """Evaluate a run again, from its best model and its manifest."""
+    run = open_run(options.run)
+    config = read_config(run)
+    changes: dict[str, Any] = {"device": options.device, "threads": options.threads}
+    if options.batch_size is not None:
+        changes["eval_batch_size"] = options.batch_size
+    if options.workers is not None:
+        changes["data.workers"] = options.workers
+    config = updated(config, changes)
+    accelerator = make_accelerator(config)
+    judge(run, accelerator, config)
+
+
+def read_config(run: RunFolder) -> TrainConfig:
+    """Return the configuration that a run was made with."""
+    config: TrainConfig = parse_config(TrainConfig, ["--config", str(run.config)], "train")
+    return config
+
+
+def judge(run: RunFolder, accelerator: Accelerator, config: TrainConfig) -> None:
+    """Write `predictions.csv` and `metrics.json`, and log what they say.
+
+    The threshold is locked on validation; test is only judged by it.
+    """
+    manifest = read_manifest(run.manifest)
+    table = _predict(run, accelerator, config, manifest)
+    if not accelerator.is_main_process:
+        return
+    with atomic_path(run.predictions) as temporary:
+        table.to_csv(temporary, index=False)
+    metrics = evaluate_predictions(table)
+    if config.data.source == "sample":
+        assert config.data.root is not None  # filled in by the command that made the run
+        metrics["synthetic"] = True
+        metrics["sample"] = sample_reference(config.data.root, manifest)
+    with atomic_path(run.evaluation) as temporary:
+        temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    logger.info("%s", summary(metrics))
+    if "sample" in metrics:
+        logger.info(
+            "SYNTHETIC sample: its ceiling is AUC %.3f (the latent score itself), its floor %.3f "
+            "(colour histogram and lesion area).",
+            metrics["sample"]["ceiling"],
+            metrics["sample"]["floor"],
+        )
+    logger.info("Written: %s, %s", run.predictions, run.evaluation)
+
+
+def _predict(
+    run: RunFolder, accelerator: Accelerator, config: TrainConfig, manifest: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the prediction table of validation and test."""
+    model: Any = load_model(run.path).to(accelerator.device)
+    rows = np.flatnonzero(manifest["split"].isin(["val", "test"]))
+    if not len(rows):
+        raise InputError(f"{run.manifest} has neither validation nor test rows")
+    dataset = ImageDataset(
+        manifest.iloc[rows].drop(columns="mask", errors="ignore").reset_index(drop=True),
+        model.preprocess,
+        cache=open_cache(config.data),
+    )
+    loader = evaluation_loader(
+        dataset,
+        config.eval_batch_size,
+        loader_workers(config, accelerator),
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    found = evaluate(model, loader, accelerator, "evaluate")
+    return prediction_table(manifest, found.renumbered(rows))

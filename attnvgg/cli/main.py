@@ -1,0 +1,34 @@
+"""`attnvgg COMMAND ...`: the same commands as the scripts, for people without a checkout."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "train": "train a classifier and judge it on its test set",
+    "evaluate": "write predictions.csv and metrics.json of a run",
+    "visualize": "draw images with their attention maps",
+    "download": "fetch the Kaggle melanoma images",
+    "sample": "make the built-in synthetic sample",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if words else 2
+    if words[0] not in COMMANDS:
+        print(f"error: there is no command {words[0]!r}\n{_usage()}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"attnvgg.cli.{words[0]}")
+    code: int = module.main(words[1:])
+    return code
+
+
+def _usage() -> str:
+    lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(["usage: attnvgg COMMAND [options]   (COMMAND --help tells more)", *lines])

@@ -1,0 +1,123 @@
+"""`attnvgg train`: from files to a judged model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from attnvgg.cli.cases import describe, load_cases, locate
+from attnvgg.cli.common import parse_config, run_command
+from attnvgg.cli.evaluate import judge
+from attnvgg.data.images import prepare_images
+from attnvgg.data.manifest import read_manifest, write_manifest
+from attnvgg.errors import InputError
+from attnvgg.training.build import (
+    build_model,
+    loader_workers,
+    make_datasets,
+    make_trainer,
+    validation_loader,
+)
+from attnvgg.training.config import CHANGEABLE, TrainConfig, as_plain, flatten, resolve, updated
+from attnvgg.training.engine import fit, make_accelerator
+from attnvgg.training.predictions import Predictions, lock_threshold
+from attnvgg.training.run import RunFolder, new_run_name, open_run
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(train, TrainConfig, argv, "train", parse_resumable)
+
+
+def parse_resumable(
+    config_class: type[TrainConfig], argv: Sequence[str] | None, command: str
+) -> TrainConfig:
+    """Parse the options; with --resume, over those of the run that is continued.
+
+    Raises:
+        InputError: an option that would make it another run.
+    """
+    config: TrainConfig = parse_config(config_class, argv, command)
+    if config.resume is None:
+        return config
+    run = open_run(config.resume)
+    words = ["--config", str(run.config)]
+    stored = flatten(parse_config(config_class, words, command))
+    merged: TrainConfig = parse_config(config_class, [*words, *(argv or [])], command)
+    changed = [k for k, v in flatten(merged).items() if v != stored[k] and k not in CHANGEABLE]
+    if changed:
+        raise InputError(
+            f"--resume {run.path} continues that run with its own options; these would change it:",
+            [f"--{key}" for key in changed],
+        )
+    if merged.epochs != stored["epochs"] and merged.optim.schedule == "cosine":
+        logger.warning("The cosine schedule depends on the number of epochs: it bends here.")
+    return merged
+
+
+def train(config: TrainConfig) -> None:
+    """Train, keep the best epoch, judge it on the test set."""
+    accelerator = make_accelerator(config)
+    if not accelerator.is_main_process:
+        logging.getLogger("attnvgg").setLevel(logging.ERROR)
+    config, run, manifest = _begin(config, accelerator)
+    logger.info("Cases: %s.", describe(manifest))
+    datasets = make_datasets(config, manifest)
+    with accelerator.main_process_first():
+        prepare_images(list(datasets.values()), loader_workers(config, accelerator))
+    model, config, start = build_model(config, manifest)
+    trainer = make_trainer(config, accelerator, model, manifest, datasets["train"])
+    if config.resume is None and accelerator.is_main_process:
+        run.create(needed_bytes=8 * _size(model))
+        run.write_config(as_plain(config))
+        write_manifest(manifest, run.manifest)
+    accelerator.wait_for_everyone()
+    logger.info("Run folder: %s   (from %s weights)", run.path, start)
+
+    def save_best(predictions: Predictions, row: dict[str, Any]) -> None:
+        threshold = lock_threshold(predictions)
+        accelerator.unwrap_model(model).save_pretrained(
+            run.best,
+            preprocess=datasets["val"].preprocess.to_dict(),
+            classes=config.data.classes,
+            threshold=threshold,
+            synthetic=config.data.source == "sample",
+            start=start,
+            validation=row,
+        )
+
+    fit(trainer, validation_loader(config, accelerator, datasets["val"]), run, save_best)
+    accelerator.wait_for_everyone()
+    judge(run, accelerator, config)
+
+
+def _begin(
+    config: TrainConfig, accelerator: Accelerator
+) -> tuple[TrainConfig, RunFolder, pd.DataFrame]:
+    """Find or reopen the run and its cases."""
+    writes = accelerator.is_main_process
+    if config.resume is not None:
+        run = RunFolder(config.resume, writes=writes)
+        logger.info("Resuming %s.", run.path)
+        return config, run, read_manifest(run.manifest)
+    name = broadcast_object_list([config.name or new_run_name()])[0]
+    run = RunFolder(config.out / name, writes=writes)
+    if writes:
+        run.check_writable()
+    source, root = locate(config.data)
+    config = resolve(updated(config, {"name": name, "data.source": source, "data.root": root}))
+    with accelerator.main_process_first():
+        manifest, classes = load_cases(config.data, source, root)
+    return updated(config, {"data.classes": classes}), run, manifest
+
+
+def _size(model: nn.Module) -> int:
+    return sum(value.numel() * value.element_size() for value in model.state_dict().values())

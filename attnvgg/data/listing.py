@@ -1,0 +1,76 @@
+"""Which image files lie where."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from attnvgg.errors import InputError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def require_folder(folder: Path, expected: str) -> None:
+    """Raise InputError unless `folder` is one; `expected` says what should lie there."""
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"{folder} {problem}: expected {expected}.")
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the visible folders directly in `folder`, sorted by name."""
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not _hidden(child))
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Return all visible files in `folder` and below, sorted by path."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(map(_hidden, (path, *path.relative_to(folder).parents)))
+    )
+
+
+def is_image(path: Path) -> bool:
+    """Return whether the name, not yet the content, is that of an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def images_by_id(folder: Path) -> dict[str, Path]:
+    """Return the images directly in `folder` by their name without suffix.
+
+    Of several formats of one image the earliest in `IMAGE_SUFFIXES` is taken. A folder that does
+    not exist holds none.
+    """
+    if not folder.is_dir():
+        return {}
+    images = [path for path in folder.iterdir() if is_image(path) and not _hidden(path)]
+    images.sort(key=lambda path: (-IMAGE_SUFFIXES.index(path.suffix.lower()), path.name))
+    return {path.stem: path for path in images}
+
+
+def image_by_id(name: str, found: Mapping[str, Path], folder: Path) -> str:
+    """Return the found image of that id, else where a JPEG of it should lie; "" for no id."""
+    name = name.strip()
+    return str(found.get(name, folder / f"{name}.jpg")) if name else ""
+
+
+def find_image(name: str, folder: Path) -> str:
+    """Return the absolute path of an image that a table in `folder` names.
+
+    A relative name is looked for in the folder and in its `images`; a name without the suffix of
+    an image (an image id) may lack it. What is not found is returned as if beside the table.
+    """
+    suffixes = ("",) if is_image(Path(name)) else ("", *IMAGE_SUFFIXES)
+    for base in (folder, folder / "images"):
+        for suffix in suffixes:
+            candidate = os.path.abspath(base / f"{name}{suffix}")
+            if os.path.isfile(candidate):
+                return candidate
+    return os.path.abspath(folder / name)
+
+
+def _hidden(path: Path) -> bool:
+    """Whether the name is one of the droppings of systems: `.DS_Store`, `._photo.jpg`."""
+    return path.name.startswith(".") or path.name == "__MACOSX"

@@ -1,0 +1,105 @@
+"""The order of the cases: the same for any number of workers, processes and restarts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from attnvgg.data.images import start_worker
+
+
+class TrainingBatches(Sampler[list[int]]):
+    """Shuffled batches of one process, a pure function of (seed, epoch).
+
+    A *position* counts occurrences: case `i` in its `r`-th occurrence of the epoch has position
+    `i + r * cases`, so that two occurrences of one image are augmented differently. The processes
+    take turns within each global batch; what does not fill a whole optimiser step is left for
+    another epoch's shuffle.
+
+    Args:
+        occurrences: how often each case occurs in an epoch, (cases,).
+        batch_size: cases a process and batch.
+        accumulate: batches an optimiser step; an epoch holds whole steps only.
+        seed: of the order.
+        rank: number of this process.
+        world: number of processes.
+    """
+
+    def __init__(
+        self,
+        occurrences: Sequence[int],
+        batch_size: int,
+        *,
+        accumulate: int = 1,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        counts = np.asarray(occurrences, dtype=np.int64)
+        occurrence = np.concatenate([np.arange(count) for count in counts])
+        self.positions = np.repeat(np.arange(len(counts)), counts) + occurrence * len(counts)
+        self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
+        steps = len(self.positions) // (batch_size * accumulate * world)
+        self.batches = steps * accumulate
+        self.epoch = 0
+        self.start = 0
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch, and the batch to begin with when it was interrupted."""
+        self.epoch, self.start = epoch, start
+
+    def __len__(self) -> int:
+        return self.batches - self.start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.positions)
+        chunk = self.batch_size * self.world
+        for batch in range(self.start, self.batches):
+            yield order[batch * chunk : (batch + 1) * chunk][self.rank :: self.world].tolist()
+
+
+def training_loader(
+    dataset: Dataset[Any], batches: TrainingBatches, workers: int, *, pin: bool = False
+) -> DataLoader[Any]:
+    """Return the loader of a training set; call `batches.set_epoch` before each pass."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        worker_init_fn=start_worker,
+        pin_memory=pin,
+    )
+
+
+def evaluation_loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    workers: int,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    pin: bool = False,
+) -> DataLoader[Any]:
+    """Return a loader in which every case occurs exactly once over all processes.
+
+    Shares differ by one case at most and are not padded: nothing is counted twice.
+    """
+    share = range(rank, len(dataset), world)  # type: ignore[arg-type]
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=share,
+        num_workers=workers,
+        worker_init_fn=start_worker,
+        pin_memory=pin,
+    )
+
+
+def default_workers(processes: int = 1) -> int:
+    """Return how many loader processes this machine can feed beside `processes` trainers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(0, min(8, (cores or 1) // processes - 1))

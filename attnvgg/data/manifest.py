@@ -1,0 +1,242 @@
+"""The one table that every source becomes: a row a case, checked once and trusted from then on.
+
+Columns: `image` (absolute path) and `label` (0..K-1); where known also `group` (patient or lesion,
+never to be split), `split` (train, val or test), `mask` (absolute path, may be missing), `weight`,
+`sex`, `age` (years), `site` and `source`. A column that a source does not know is absent.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from attnvgg.data.listing import find_image
+from attnvgg.errors import InputError
+from attnvgg.files import atomic_path
+
+REQUIRED = ("image", "label")
+OPTIONAL = ("group", "split", "mask", "weight", "sex", "age", "site", "source")
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+# What tables say where they know nothing: two patients called "unknown" are not one patient.
+PLACEHOLDERS = frozenset(
+    {"", "-", "--", "?", ".", "-1", "-1.0", "nan", "na", "n/a", "<na>", "nat", "none", "null"}
+    | {"unknown", "missing", "unspecified", "undefined", "not available"}
+)
+
+
+def check_manifest(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+    """Return the table validated, typed and with its columns in fixed order.
+
+    Columns that are not of a manifest, or say nothing in any row, are left out. A case without a
+    group, in a table that has groups, becomes a group of its own. Rows are named by the line that
+    they have in a CSV file, which is their index + 2.
+
+    Args:
+        table: at least `image` and `label`.
+        origin: the file or folder it comes from, for the messages.
+
+    Raises:
+        InputError: columns or cases are missing; labels are not integers 0..K-1; an image occurs
+            twice or does not exist; a split, mask or weight is not what it should be.
+    """
+    require_columns(table, REQUIRED, origin)
+    if table.empty:
+        raise InputError(f"{origin} holds no cases.")
+    if not pd.api.types.is_integer_dtype(table.index):
+        table = table.reset_index(drop=True)
+    image = _images(table["image"], origin)
+    columns = {"image": image, "label": _labels(table["label"], origin)}
+    _refuse_duplicates(image, origin)
+    _require_files(image, origin, "images")
+    for name in OPTIONAL:
+        if name in table:
+            tidy = table[name].map(tidied)
+            if tidy.notna().any():
+                columns[name] = tidy
+    if "group" in columns:
+        columns["group"] = columns["group"].where(columns["group"].notna(), _own_groups(image))
+    if "split" in columns:
+        columns["split"] = _splits(columns["split"], origin)
+    if "mask" in columns:
+        columns["mask"] = columns["mask"].map(os.path.abspath, na_action="ignore")
+        _require_files(columns["mask"].dropna(), origin, "masks")
+    if "weight" in columns:
+        columns["weight"] = _weights(columns["weight"], origin)
+    if "age" in columns:
+        columns["age"] = columns["age"].map(_number)
+    checked = pd.DataFrame(columns).reset_index(drop=True)
+    checked.attrs = dict(table.attrs)
+    return checked
+
+
+def read_manifest(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read and check a manifest; its relative paths start at the file's folder or `images` there.
+
+    Raises:
+        InputError: the file cannot be read, or is not a manifest.
+    """
+    path = Path(path)
+    table = read_table(path)
+    for name in {"image", "mask"} & set(table):
+        table[name] = located(table[name], path.parent)
+    return check_manifest(table, str(path))
+
+
+def write_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+    """Write a manifest as CSV, atomically; `read_manifest` returns exactly the same table."""
+    columns = [name for name in (*REQUIRED, *OPTIONAL) if name in table]
+    with atomic_path(path) as temporary:
+        table[columns].to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV file with every value as text, exactly as written, and "" where nothing is.
+
+    The index is the number of the line less 2, so that the first below the header is 0; blank
+    lines are left out.
+
+    Raises:
+        InputError: there is no such file, or it is not a table in UTF-8.
+    """
+    if not path.is_file():
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise InputError(f"{path} {problem}: expected a CSV file.")
+    rows: dict[int, list[str]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            rows = {reader.line_num - 2: row for row in reader if any(map(str.strip, row))}
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as CSV in UTF-8: {error}.") from None
+    width = len(header)
+    if not any(header):
+        raise InputError(f"{path} is empty, or begins with an empty line: expected a header.")
+    if len(set(header)) < len(header):
+        raise InputError(f"{path} has columns of the same name:", header)
+    wide = [f"line {_line(row)}" for row, values in rows.items() if any(values[width:])]
+    if wide:
+        raise InputError(f"{path} has rows with more values than the header has columns:", wide)
+    cells = [(values + [""] * width)[:width] for values in rows.values()]
+    return pd.DataFrame(cells, columns=header, index=list(rows), dtype=str)
+
+
+def require_columns(table: pd.DataFrame, names: Iterable[str], origin: str) -> None:
+    """Raise InputError when columns are missing, saying which were found."""
+    missing = [name for name in names if name not in table]
+    if missing:
+        found = ", ".join(map(str, table.columns)) or "none"
+        wanted = ", ".join(missing)
+        raise InputError(f"{origin} lacks the columns {wanted}; its columns are: {found}.")
+
+
+def located(names: pd.Series[Any], folder: Path) -> pd.Series[Any]:
+    """Return the absolute paths of files that a table in `folder` names; no name stays none."""
+    return names.map(lambda name: find_image(name, folder) if name.strip() else math.nan)
+
+
+def tidied(value: Any) -> str | float:
+    """Return the value as stripped text, NaN for a placeholder.
+
+    >>> tidied(" 007 "), tidied("Unknown")
+    ('007', nan)
+    """
+    text = "" if pd.isna(value) else str(value).strip()
+    return math.nan if text.casefold() in PLACEHOLDERS else text
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _images(column: pd.Series[Any], origin: str) -> pd.Series[Any]:
+    missing = column.isna() | column.map(lambda value: not str(value).strip())
+    if missing.any():
+        raise InputError(f"{origin} names no image in some rows:", _lines(column[missing]))
+    return column.map(os.path.abspath)
+
+
+def _labels(column: pd.Series[Any], origin: str) -> pd.Series[int]:
+    numbers = column.map(_number).astype(float)
+    wrong = ~numbers.map(float.is_integer)
+    if wrong.any():
+        raise InputError(
+            f"Labels in {origin} must be integers from 0 to K-1: number the classes, or sort the "
+            "images into one folder a class and use the source `folders`.",
+            _lines(column[wrong]),
+        )
+    found = sorted(set(numbers))
+    if found != list(range(len(found))):
+        shown = ", ".join(f"{label:.0f}" for label in found[:20])
+        more = ", ..." if len(found) > 20 else ""
+        raise InputError(
+            f"Labels in {origin} must be 0 to K-1 without gaps, K being the number of classes; "
+            f"found: {shown}{more}."
+        )
+    return numbers.astype("int64")
+
+
+def _splits(column: pd.Series[Any], origin: str) -> pd.Series[Any]:
+    names = column.map(lambda name: SPLITS.get(str(name).lower(), math.nan))
+    wrong = names.isna()
+    if wrong.any():
+        raise InputError(
+            f"The column `split` of {origin} must say train, val or test in every row, or nothing "
+            "in all of them:",
+            _lines(column[wrong]),
+        )
+    return names
+
+
+def _weights(column: pd.Series[Any], origin: str) -> pd.Series[float]:
+    weights = column.map(_number).astype(float)
+    wrong = ~weights.between(0, math.inf, inclusive="left")
+    if wrong.any():
+        raise InputError(f"Weights in {origin} must be numbers from 0 on:", _lines(column[wrong]))
+    return weights
+
+
+def _own_groups(image: pd.Series[Any]) -> pd.Series[Any]:
+    """Name a group after each image: unique, and the same wherever the data lie."""
+    root = os.path.commonpath([os.path.dirname(path) for path in image])
+    return image.map(lambda path: f"image:{os.path.relpath(path, root)}")
+
+
+def _refuse_duplicates(image: pd.Series[Any], origin: str) -> None:
+    repeated = image[image.duplicated(keep=False)]
+    if not repeated.empty:
+        rows = repeated.index.to_series().map(_line).astype(str)
+        listing = [f"{path} (lines {', '.join(lines)})" for path, lines in rows.groupby(repeated)]
+        raise InputError(f"{origin} names images more than once:", listing)
+
+
+def _require_files(paths: pd.Series[Any], origin: str, what: str) -> None:
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise InputError(f"{origin} names {what} that do not exist:", missing)
+
+
+def _lines(values: pd.Series[Any]) -> list[str]:
+    return [f"line {_line(row)}: {value!r}" for row, value in values.items()]
+
+
+def _line(row: Any) -> int:
+    return int(row) + 2  # the header is line 1

@@ -1,0 +1,215 @@
+"""From pixels to the model's input: the deterministic way, and the ways that vary it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, Self
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network at import
+
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from attnvgg.data.decoding import (
+    Pixels,
+    from_pillow,
+    read_image,
+    read_mask,
+    reduce,
+    reduction,
+)
+from attnvgg.errors import InputError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Raise it when `load` computes something else: cached entries of the old kind are then ignored.
+LOAD_VERSION = 1
+
+
+class Region(NamedTuple):
+    """A square of source pixels; (0, 0) is the upper left corner of the upper left pixel."""
+
+    top: float
+    left: float
+    side: float
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """The deterministic way from a picture to the model's input.
+
+    The centre square of `crop` times the shorter side is resized to `resize` pixels (up to here:
+    `load`, which the cache holds); its centre of `size` pixels is normalised. Training,
+    evaluation and a loaded model use the same one.
+    """
+
+    size: int = 224
+    """Side of the model's input in pixels."""
+    resize: int = 224
+    """Side to which the centre square is resized, at least `size`."""
+    crop: float = 1.0
+    """Side of the centre square as a share of the shorter side, in (0, 1]."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Mean of each colour, for values in [0, 1]."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Standard deviation of each colour."""
+    convert: bool = False
+    """Convert files that are not upright opaque 8-bit RGB instead of refusing them."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.size <= self.resize:
+            raise InputError(f"resize ({self.resize}) must be at least size ({self.size}) and 1")
+        if not 0 < self.crop <= 1:
+            raise InputError(f"crop ({self.crop}) must lie in (0, 1]")
+        if min(self.std) <= 0:
+            raise InputError(f"std {self.std} must be positive")
+
+    def __call__(self, source: str | os.PathLike[str] | Image.Image | Pixels) -> torch.Tensor:
+        """Return the model's input, (3, size, size).
+
+        Args:
+            source: a file, an opened image, or RGB pixels (H, W, 3).
+
+        Raises:
+            InputError: the picture is one that `read_image` refuses.
+        """
+        return self.normalise(self.centre(self.load(source)))
+
+    def load(self, source: str | os.PathLike[str] | Image.Image | Pixels) -> Pixels:
+        """Return the resized centre square, (resize, resize, 3)."""
+        if isinstance(source, str | os.PathLike):
+            return self._square(read_image(source, self._min_side, self.convert))
+        if isinstance(source, Image.Image):
+            source = from_pillow(source, self.convert)
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+            raise InputError(f"Pixels must be uint8 (H, W, 3), not {source.dtype} {source.shape}")
+        height, width, _ = source.shape
+        return self._square(reduce(source, reduction(height, width, self._min_side)))
+
+    def load_mask(self, path: str | os.PathLike[str]) -> Pixels:
+        """Return a mask cut and resized like its image, (resize, resize), 255 inside."""
+        return self._square(read_mask(path, self._min_side))
+
+    def region(self, height: int, width: int) -> Region:
+        """Return the square of source pixels that the model's input covers.
+
+        Args:
+            height: of the upright source in pixels.
+            width: of the upright source in pixels.
+        """
+        factor = reduction(height, width, self._min_side)
+        top, left, side = self._centre_square(height // factor, width // factor)
+        scale = factor * side / self.resize  # source pixels a pixel of the resized square
+        margin = (self.resize - self.size) // 2
+        return Region(
+            top * factor + margin * scale, left * factor + margin * scale, self.size * scale
+        )
+
+    def centre(self, image: Pixels) -> Pixels:
+        """Cut the centre (size, size) out of the resized square."""
+        start = (self.resize - self.size) // 2
+        return image[start : start + self.size, start : start + self.size]
+
+    def normalise(self, image: Pixels) -> torch.Tensor:
+        """Return pixels (H, W, 3 or more) as (3, H, W), less the mean, over the deviation.
+
+        A byte has 256 values: one look-up a pixel, in exactly torchvision's numbers.
+        """
+        planes = np.empty((3, *image.shape[:2]), np.float32)
+        for channel, table, plane in zip(cv2.split(image), self._tables, planes, strict=False):
+            cv2.LUT(channel, table, dst=plane)
+        return torch.from_numpy(planes)
+
+    def denormalise(self, tensor: torch.Tensor) -> Pixels:
+        """Return the pixels, (H, W, 3), of a model's input, (3, H, W)."""
+        values = tensor.detach().cpu().double().permute(1, 2, 0).numpy()
+        scaled = (values * np.array(self.std) + np.array(self.mean)) * 255
+        return np.rint(scaled).clip(0, 255).astype(np.uint8)
+
+    def recipe(self, kind: Literal["image", "mask"]) -> str:
+        """Return everything besides the file that decides what `load` or `load_mask` returns."""
+        settings = (LOAD_VERSION, kind, self.resize, self.crop, self.convert, cv2.__version__)
+        return json.dumps(settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as written to `config.json`."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return what `to_dict` described.
+
+        Raises:
+            InputError: a key that this version does not know.
+        """
+        unknown = set(values) - {item.name for item in fields(cls)}
+        if unknown:
+            raise InputError(f"Unknown settings of the preprocessing: {sorted(unknown)}")
+        settings: dict[str, Any] = dict(values)
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+    @property
+    def _min_side(self) -> int:
+        # the square that is cut out must still have as many pixels as it is resized to
+        return math.ceil(self.resize / self.crop)
+
+    def _centre_square(self, height: int, width: int) -> tuple[int, int, int]:
+        side = max(1, round(self.crop * min(height, width)))
+        return (height - side) // 2, (width - side) // 2, side
+
+    def _square(self, image: Pixels) -> Pixels:
+        top, left, side = self._centre_square(*image.shape[:2])
+        square = image[top : top + side, left : left + side]
+        if side == self.resize:
+            return np.ascontiguousarray(square)
+        # Below a factor of 2 every pixel still counts in a bilinear mean of 2 x 2, and the exact
+        # mean over areas, which costs five times as much, differs by less than a grey level.
+        filter_ = cv2.INTER_AREA if side >= 2 * self.resize else cv2.INTER_LINEAR
+        resized = cv2.resize(square, (self.resize, self.resize), interpolation=filter_)
+        return np.asarray(resized, dtype=np.uint8)
+
+    @cached_property
+    def _tables(self) -> NDArray[np.float32]:
+        """Normalised value of each byte, (3, 256), computed in torchvision's order."""
+        values = torch.arange(256, dtype=torch.uint8).float().div(255).expand(3, 256)
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        tables: NDArray[np.float32] = ((values - mean[:, None]) / std[:, None]).numpy()
+        return tables
+
+
+def augmentation(name: Literal["tutorial", "paper", "none"], preprocess: Preprocess) -> A.Compose:
+    """Return random transforms of a resized square (and its mask), ending at `size` pixels.
+
+    Args:
+        name: tutorial: rotation by up to 10 degrees, horizontal flip, centre crop; paper: random
+            crop, quarter turns, both flips (Yan et al., IPMI 2019); none: centre crop.
+        preprocess: names the sizes.
+    """
+    size = preprocess.size
+    centre = [A.CenterCrop(size, size)] if size != preprocess.resize else []
+    if name == "none":
+        return A.Compose(centre)
+    if name == "paper":
+        crop = A.RandomCrop(size, size)
+        return A.Compose([crop, A.RandomRotate90(p=1), A.HorizontalFlip(), A.VerticalFlip()])
+    if name != "tutorial":
+        raise InputError(f"--data.augmentation {name} is none of tutorial, paper, none")
+    # the border is reflected: black corners are a shortcut for a model
+    rotation = A.Rotate(
+        limit=10,
+        border_mode=cv2.BORDER_REFLECT_101,
+        interpolation=cv2.INTER_LINEAR,
+        mask_interpolation=cv2.INTER_LINEAR,
+        p=1,
+    )
+    return A.Compose([rotation, A.HorizontalFlip(), *centre])

@@ -1,0 +1,28 @@
+"""Arrays in, figures out: how good predictions are, and how sure that is."""
+
+from attnvgg.evaluation.intervals import AucInterval, auc_interval
+from attnvgg.evaluation.metrics import (
+    Confusion,
+    average_precision,
+    balanced_accuracy,
+    choose_threshold,
+    confusion,
+    recalls,
+    roc_auc,
+)
+from attnvgg.evaluation.report import evaluate_predictions, read_predictions, summary
+
+__all__ = [
+    "AucInterval",
+    "Confusion",
+    "auc_interval",
+    "average_precision",
+    "balanced_accuracy",
+    "choose_threshold",
+    "confusion",
+    "evaluate_predictions",
+    "read_predictions",
+    "recalls",
+    "roc_auc",
+    "summary",
+]

@@ -1,0 +1,135 @@
+"""VGG as five stages, cut after its five poolings."""
+
+import os
+import pickle
+from collections.abc import Iterator
+from http.client import HTTPException
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum, get_model, get_model_weights
+
+from attnvgg.errors import InputError
+from attnvgg.models.weights import State, load_state, read_state
+
+Weights: TypeAlias = str | os.PathLike[str] | WeightsEnum | None
+
+BACKBONES = tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn"))
+CHANNELS = (64, 128, 256, 512, 512)  # of the five pooled maps, the same in every VGG
+SMALLEST = 32  # pixels a side: below it, five halvings leave nothing
+
+# Whatever a proxy, a firewall, a full disk or a cut download raises on the way.
+UNAVAILABLE = (OSError, HTTPException, RuntimeError, EOFError, pickle.UnpicklingError)
+
+
+class WeightsUnavailable(InputError):
+    """ImageNet weights could not be fetched; the message says the ways out."""
+
+
+class VGGStages(nn.Sequential):
+    """The convolutional part of VGG, one stage a pooling, each halving the image."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the pooled map of each stage, (B, 64, H/2, W/2) to (B, 512, H/32, W/32).
+
+        Args:
+            image: (B, 3, H, W), normalised, at least 32 pixels a side, square or not.
+
+        Raises:
+            InputError: another shape.
+        """
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise InputError(f"Images must be (B, 3, H, W), not {tuple(image.shape)}.")
+        if min(image.shape[2:]) < SMALLEST:
+            height, width = image.shape[2:]
+            raise InputError(
+                f"Images must be at least {SMALLEST} pixels a side, not {height} x {width}."
+            )
+        maps = []
+        for stage in self:
+            image = stage(image)  # (B, C, H / 2**i, W / 2**i)
+            maps.append(image)
+        return tuple(maps)
+
+
+def vgg_stages(backbone: str, state: State | None = None, origin: object = None) -> VGGStages:
+    """Build the stages of a VGG, at random or from torchvision's weights.
+
+    Args:
+        backbone: one of `BACKBONES`.
+        state: weights under torchvision's names; `classifier.*` is not looked at.
+        origin: where they come from, for the message when they do not fit.
+    """
+    _check_backbone(backbone)
+    # Built without storage, because the dense layers of VGG, not used here, weigh 500 MB.
+    with torch.device("meta"):
+        features = get_model(backbone, weights=None, init_weights=False).features
+    features = features.to_empty(device=torch.get_default_device())
+    features.apply(_initialise)
+    if state is not None:
+        load_state(features, select(state, "features."), origin)
+    return VGGStages(*_cut(features))
+
+
+def _check_backbone(backbone: str) -> None:
+    if backbone not in BACKBONES:
+        raise InputError(f'There is no backbone "{backbone}"; choose from {", ".join(BACKBONES)}.')
+
+
+def _initialise(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    elif isinstance(layer, nn.BatchNorm2d):
+        layer.reset_parameters()
+
+
+def _cut(features: nn.Module) -> Iterator[nn.Sequential]:
+    stage: list[nn.Module] = []
+    for layer in features.children():
+        stage.append(layer)
+        if isinstance(layer, nn.MaxPool2d):
+            yield nn.Sequential(*stage)
+            stage = []
+
+
+def select(state: State, prefix: str) -> dict[str, Tensor]:
+    """Keep the weights whose names start with `prefix`, and drop it from their names."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }
+
+
+def torchvision_state(backbone: str, weights: Weights) -> State | None:
+    """Read or fetch weights of a VGG under torchvision's names.
+
+    Args:
+        backbone: one of `BACKBONES`.
+        weights: "imagenet" or a member of torchvision's enum (fetched once, then cached), a local
+            file (.safetensors or .pth), or none.
+
+    Raises:
+        InputError: unreadable file, or the enum of another network.
+        WeightsUnavailable: the weights could not be fetched.
+    """
+    _check_backbone(backbone)
+    known = get_model_weights(backbone)
+    if weights is None:
+        return None
+    if isinstance(weights, str) and weights.lower() == "imagenet":
+        weights = known["DEFAULT"]
+    if not isinstance(weights, WeightsEnum):
+        return read_state(weights)
+    if not isinstance(weights, known):
+        raise InputError(f"{weights} are not weights of {backbone}.")
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except UNAVAILABLE as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsUnavailable(
+            f"The ImageNet weights of {backbone} could not be fetched ({reason}): connect to the "
+            f"network, give the path of a local copy of {weights.url}, or choose no weights."
+        ) from error

@@ -1,0 +1,200 @@
+"""From a configuration and a table of cases to the parts of a training run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader
+
+from attnvgg.data.cache import ImageCache
+from attnvgg.data.images import ImageDataset
+from attnvgg.data.loaders import (
+    TrainingBatches,
+    default_workers,
+    evaluation_loader,
+    training_loader,
+)
+from attnvgg.data.transforms import Preprocess, augmentation
+from attnvgg.errors import InputError
+from attnvgg.models import (
+    VGGGAP,
+    AttnVGG,
+    FocalLoss,
+    VGGDense,
+    WeightsUnavailable,
+    balanced_alpha,
+)
+from attnvgg.training.config import DataConfig, TrainConfig, updated
+from attnvgg.training.engine import Trainer
+from attnvgg.training.optim import make_optimizer, make_scheduler
+
+logger = logging.getLogger(__name__)
+
+
+def make_datasets(config: TrainConfig, manifest: pd.DataFrame) -> dict[str, ImageDataset]:
+    """Return the training and validation sets; they share the cache of decoded images."""
+    data = config.data
+    size, resized = data.image_size, data.resize
+    assert size is not None  # filled in by `resolve`, as is the next
+    assert resized is not None
+    preprocess = Preprocess(size, resized, data.crop, data.mean, data.std, data.convert)
+    cache = open_cache(data)
+    cases = manifest.drop(columns="mask", errors="ignore")  # no loss here asks for masks
+    return {
+        split: ImageDataset(
+            cases[cases["split"] == split].reset_index(drop=True),
+            preprocess,
+            augment=augmentation(data.augmentation, preprocess) if split == "train" else None,
+            cache=cache,
+            seed=config.seed,
+        )
+        for split in ("train", "val")
+    }
+
+
+def open_cache(data: DataConfig) -> ImageCache | None:
+    """Return the cache of decoded images, None where it is turned off."""
+    if data.cache_gib <= 0:
+        return None
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return ImageCache(data.cache or home / "attnvgg" / "images", int(data.cache_gib * 2**30))
+
+
+def build_model(config: TrainConfig, manifest: pd.DataFrame) -> tuple[nn.Module, TrainConfig, str]:
+    """Build the network, and settle what depends on its start.
+
+    Returns:
+        The model, the configuration with number of logits and learning rate filled in, and
+        what the backbone started from.
+    """
+    torch.manual_seed(config.seed)
+    classes = int(manifest["label"].max()) + 1
+    logits = config.model.num_classes or (1 if classes == 2 else classes)
+    if logits != classes and (logits, classes) != (1, 2):
+        raise InputError(f"--model.num_classes {logits} does not fit labels of {classes} classes")
+    weights, start = config.model.weights, str(config.model.weights or "random")
+    if config.resume is not None:
+        weights = None  # the saved state replaces them
+    try:
+        model = _construct(config, logits, weights)
+    except WeightsUnavailable:
+        if config.data.source != "sample":
+            raise
+        logger.warning(
+            "ImageNet weights cannot be fetched: the sample is trained from random ones."
+        )
+        model, start = _construct(config, logits, None), "random (ImageNet weights not available)"
+        config = updated(config, {"model.weights": None})
+    rate = config.optim.lr or (1e-4 if config.model.weights else 5e-4)
+    return model, updated(config, {"model.num_classes": logits, "optim.lr": rate}), start
+
+
+def _construct(config: TrainConfig, logits: int, weights: str | None) -> nn.Module:
+    model = config.model
+    if model.name == "gap":
+        return VGGGAP(logits, dropout=model.dropout, backbone=model.backbone, weights=weights)
+    if model.name == "vgg":
+        return VGGDense(logits, backbone=model.backbone, weights=weights)
+    return AttnVGG(
+        logits,
+        model.normalize_attn,
+        model.dropout,
+        attention=model.attention,
+        backbone=model.backbone,
+        weights=weights,
+    )
+
+
+def make_trainer(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    model: nn.Module,
+    manifest: pd.DataFrame,
+    dataset: ImageDataset,
+) -> Trainer:
+    """Put together what takes part in training.
+
+    Raises:
+        InputError: the training set does not fill one optimiser step.
+    """
+    labels = manifest.loc[manifest["split"] == "train", "label"].to_numpy()
+    batches = _batches(config, accelerator, labels)
+    workers = loader_workers(config, accelerator)
+    model = model.to(memory_format=torch.channels_last)
+    prepared = accelerator.prepare_model(model)
+    optimizer = make_optimizer(prepared.parameters(), config.optim)
+    steps = max(1, batches.batches // config.accumulate)
+    return Trainer(
+        config=config,
+        accelerator=accelerator,
+        model=prepared,
+        criterion=_criterion(config, labels).to(accelerator.device),
+        optimizer=accelerator.prepare_optimizer(optimizer),
+        scheduler=make_scheduler(optimizer, config.optim, config.epochs, steps),
+        loader=training_loader(dataset, batches, workers, pin=accelerator.device.type == "cuda"),
+        batches=batches,
+        case_names=manifest.loc[manifest["split"] == "train", "image"].tolist(),
+    )
+
+
+def _criterion(config: TrainConfig, labels: np.ndarray) -> FocalLoss:
+    assert config.model.num_classes is not None  # filled in by `build_model`
+    alpha: float | torch.Tensor | None
+    if config.loss.alpha == "balanced":
+        alpha = balanced_alpha(torch.from_numpy(labels), config.model.num_classes)
+    else:
+        alpha = config.loss.alpha
+    return FocalLoss(config.loss.gamma, alpha)
+
+
+def _batches(config: TrainConfig, accelerator: Accelerator, labels: np.ndarray) -> TrainingBatches:
+    assert config.batch_size is not None  # filled in by `resolve`
+    share, rest = divmod(config.batch_size, accelerator.num_processes)
+    if rest or not share:
+        raise InputError(
+            f"--batch_size {config.batch_size} cannot be shared by "
+            f"{accelerator.num_processes} processes: choose a multiple"
+        )
+    repeats = np.where(labels > 0, config.data.positive_repeats, 1) * config.data.passes
+    batches = TrainingBatches(
+        repeats.tolist(),
+        share,
+        accumulate=config.accumulate,
+        seed=config.seed,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    if not batches.batches:
+        raise InputError(
+            f"training has {repeats.sum()} images an epoch, fewer than one optimiser step of "
+            f"{config.batch_size * config.accumulate}: lower --batch_size"
+        )
+    return batches
+
+
+def loader_workers(config: TrainConfig, accelerator: Accelerator) -> int:
+    """Return the loader processes for each training process."""
+    if config.data.workers is not None:
+        return config.data.workers
+    return default_workers(accelerator.num_processes)
+
+
+def validation_loader(
+    config: TrainConfig, accelerator: Accelerator, dataset: ImageDataset
+) -> DataLoader[Any]:
+    """Return this process' share of the validation set."""
+    return evaluation_loader(
+        dataset,
+        config.eval_batch_size,
+        loader_workers(config, accelerator),
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )

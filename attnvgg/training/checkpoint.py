@@ -1,0 +1,103 @@
+"""What a run leaves behind: the state to resume from, and the model to use."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnvgg.data.transforms import Preprocess
+from attnvgg.errors import InputError
+from attnvgg.files import atomic_path
+from attnvgg.models import Pretrained, load_pretrained
+
+FORMAT = 1
+
+
+@dataclass
+class Progress:
+    """How far a run has come; together with weights and optimiser this is all of its state.
+
+    `epoch` counts finished epochs, `batch` the finished batches of the one after them; `seen`
+    holds what the model said of their cases: (index, labels, logits) a batch.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    seen: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_score: float = float("-inf")
+
+
+def save_state(path: Path, progress: Progress, states: Mapping[str, Any]) -> None:
+    """Write everything that an exact continuation needs, atomically.
+
+    There are no random generators in it: order, augmentation and dropout are pure functions of
+    (seed, epoch, batch, process).
+
+    Args:
+        path: file, usually `last/state.pt`.
+        progress: how far the run is.
+        states: objects with `state_dict()`, by name.
+    """
+    content = {
+        "format": FORMAT,
+        "progress": asdict(progress),
+        "states": {name: item.state_dict() for name, item in states.items()},
+    }
+    buffer = io.BytesIO()  # a full disk then shows as OSError, not as a torn archive
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def load_state(path: Path, states: Mapping[str, Any]) -> Progress:
+    """Restore what `save_state` wrote and return how far the run is.
+
+    Raises:
+        InputError: the file is missing, damaged, of another format or another model.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: nothing to resume from (no epoch was finished)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["format"] != FORMAT:
+            raise InputError(f"{path} has format {content['format']}, expected {FORMAT}")
+        for name, item in states.items():
+            item.load_state_dict(content["states"][name])
+    except InputError:
+        raise
+    except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is damaged or of another model: {reason}") from error
+    return Progress(**content["progress"])
+
+
+def load_model(path_or_hub: str | Path) -> Pretrained:
+    """Return a trained model, ready for use.
+
+    Args:
+        path_or_hub: a run folder, its `best/` folder, or a repository on the Hugging Face hub.
+
+    Returns:
+        The model in eval mode with `.config` (constructor arguments, threshold, metrics) and
+        `.preprocess(image) -> (3, size, size)`, the very transform that it was evaluated with.
+
+    Raises:
+        InputError: nothing loadable is there.
+    """
+    folder = Path(path_or_hub)
+    best = folder / "best"
+    if (folder / "config.yaml").is_file() and not best.is_dir():
+        raise InputError(f"{folder} has no best/ folder yet: no epoch of that run was finished")
+    model = load_pretrained(best if best.is_dir() else path_or_hub)
+    if "preprocess" in model.config:
+        model.preprocess = Preprocess.from_dict(model.config["preprocess"])
+    return model

@@ -1,0 +1,116 @@
+"""One training step at 224 px, batch 16, on the CPU: ours against the tutorial's.
+
+Both start from the same weights and see the same images; losses and weights are compared after
+the steps. For the time the two take turns in one process, so that a machine that slows down slows
+both; for the memory each runs in a fresh process of its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from attnvgg.models import AttnVGG, FocalLoss
+from attnvgg.models.published import published_name
+from attnvgg.training.config import OptimConfig
+from attnvgg.training.optim import make_optimizer
+from benchmarks.baseline import TutorialAttnVGG, tutorial_focal_loss
+
+SIZE, BATCH, STEPS, RATE = 224, 16, 5, 1e-4
+Step = Callable[[Tensor, Tensor], float]
+
+
+def make_ours() -> tuple[nn.Module, Step]:
+    """Return our model and its step, as `attnvgg train` does it."""
+    torch.manual_seed(0)
+    model = AttnVGG(1, normalize_attn=True).to(memory_format=torch.channels_last)
+    criterion = FocalLoss(2.0, alpha=[0.25, 0.25])  # the tutorial weights both classes so
+    optimizer = make_optimizer(model.parameters(), OptimConfig(lr=RATE))
+
+    def step(images: Tensor, labels: Tensor) -> float:
+        images = images.contiguous(memory_format=torch.channels_last)
+        loss = criterion(model(images).logits, labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss)
+
+    return model.train(), step
+
+
+def make_tutorial() -> tuple[nn.Module, Step]:
+    """Return the tutorial's model with our weights, and its step."""
+    ours, _ = make_ours()
+    model = TutorialAttnVGG(1, normalize_attn=True)
+    model.load_state_dict({published_name(k): v.contiguous() for k, v in ours.state_dict().items()})
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
+
+    def step(images: Tensor, labels: Tensor) -> float:
+        optimizer.zero_grad()
+        loss = tutorial_focal_loss(model(images)[0], labels)
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    return model.train(), step
+
+
+def batches(count: int) -> list[tuple[Tensor, Tensor]]:
+    """Return the same random batches for both."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (BATCH, 3, SIZE, SIZE)
+    return [
+        (
+            torch.randn(shape, generator=generator),
+            torch.randint(0, 2, (BATCH,), generator=generator),
+        )
+        for _ in range(count)
+    ]
+
+
+def peak_memory(name: str) -> float:
+    """Return the peak resident memory in MiB of three steps in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (name,))
+
+
+def _peak(name: str) -> float:
+    _, step = {"ours": make_ours, "tutorial": make_tutorial}[name]()
+    for images, labels in batches(3):
+        step(images, labels)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Print times, memory, their ratios, and how far the results are apart."""
+    (ours, our_step), (theirs, their_step) = make_ours(), make_tutorial()
+    times: dict[str, list[float]] = {"ours": [], "tutorial": []}
+    worst = 0.0
+    for images, labels in batches(STEPS + 1):
+        losses = {}
+        for name, step in (("tutorial", their_step), ("ours", our_step)):
+            start = time.perf_counter()
+            losses[name] = step(images, labels)
+            times[name].append(time.perf_counter() - start)
+        worst = max(worst, abs(losses["ours"] - losses["tutorial"]))
+    seconds = {name: statistics.median(values[1:]) for name, values in times.items()}
+    ratios = [a / b for a, b in zip(times["tutorial"][1:], times["ours"][1:], strict=True)]
+    memory = {name: peak_memory(name) for name in times}
+    same = {published_name(k): v for k, v in ours.state_dict().items()}
+    apart = max(float((same[k] - v).abs().max()) for k, v in theirs.state_dict().items())
+
+    print(f"train: one step, batch {BATCH}, {SIZE} px, CPU, {torch.get_num_threads()} threads")
+    for name in ("tutorial", "ours"):
+        print(f"  {name:<9} {seconds[name]:6.2f} s a step   peak {memory[name]:6.0f} MiB")
+    print(f"  speed     {statistics.median(ratios):.2f}x the tutorial (median of paired ratios)")
+    print(f"  memory    {memory['ours'] / memory['tutorial']:.2f}x the tutorial")
+    print(
+        f"  results   losses differ by at most {worst:.1e}, weights and statistics by {apart:.1e} "
+        f"after {STEPS + 1} steps"
+    )

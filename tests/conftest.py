@@ -1,0 +1,94 @@
+"""What all tests share: no network, few threads, a small set of pictures, a trained run."""
+
+import os
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import socket
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Only loopback can be reached: a test that needs the world fails."""
+    connect, resolve = socket.socket.connect, socket.getaddrinfo
+
+    def guarded_connect(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in LOOPBACK:
+            raise OSError(f"no network in tests: {address}")
+        return connect(self, address)
+
+    def guarded_resolve(host, *rest, **more):
+        if host not in LOOPBACK | {None}:
+            raise socket.gaierror(f"no network in tests: {host}")
+        return resolve(host, *rest, **more)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_resolve)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or fills the user's cache."""
+    folder = tmp_path_factory.getbasetemp() / "user-cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+
+
+def draw_disc(rng, label, side=64):
+    """Return a picture with a disc, ragged where the label is 1."""
+    image = np.full((side, side, 3), 200, np.uint8) - rng.integers(0, 20, (side, side, 3), np.uint8)
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    radius = 18 + label * 8 * rng.uniform(-1, 1, angle.size)
+    points = 32 + np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+    return cv2.fillPoly(image, [points.astype(np.int32)], (70, 90, 120))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A CSV of 60 pictures of 20 patients, and the pictures beside it."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(60):
+        label = int(i % 20 < 8)
+        cv2.imwrite(str(folder / f"{i:02d}.png"), draw_disc(rng, label))
+        sex = "female" if i % 2 else "male"
+        rows.append(
+            {"image": f"{i:02d}.png", "label": label, "group": f"p{i % 20:02d}", "sex": sex}
+        )
+    pd.DataFrame(rows).to_csv(folder / "cases.csv", index=False)
+    return folder / "cases.csv"
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Options that make a run small: a shallow backbone, 32 px, few images a step."""
+    return [
+        "--model.weights=null", "--model.backbone=vgg11_bn", "--data.image_size=32",
+        "--batch_size=8", "--optim.lr=1e-3", "--data.workers=0", "--threads=1",
+        "--data.cache_gib=0", "--device=cpu", "--data.fractions=[0.5,0.25,0.25]",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def csv_options(pictures, small):
+    """The options of a small run on the pictures."""
+    return [*small, "--data.source=csv", f"--data.root={pictures}"]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, csv_options):
+    """The folder of a finished run of two epochs; read only."""
+    from attnvgg.cli.train import main
+
+    out = tmp_path_factory.mktemp("runs")
+    assert main([*csv_options, "--epochs=2", f"--out={out}", "--name=trained"]) == 0
+    return out / "trained"
