@@ -1,5 +1,31 @@
-"""Attention-gated image classification whose maps and metrics can be audited."""
+"""Attention-gated image classification whose maps and metrics can be audited.
 
-from attnvgg.models import AttentionBlock, AttnVGG, FocalLoss
+The names below are imported when they are first asked for: the processes that paint the sample,
+and `attnvgg --help`, need no PyTorch.
+"""
 
-__all__ = ["AttentionBlock", "AttnVGG", "FocalLoss"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attnvgg.models import AttentionBlock, AttnVGG, FocalLoss
+    from attnvgg.training.checkpoint import load_model
+
+__all__ = ["AttentionBlock", "AttnVGG", "FocalLoss", "load_model"]
+
+HOMES = {
+    "AttentionBlock": "attnvgg.models",
+    "AttnVGG": "attnvgg.models",
+    "FocalLoss": "attnvgg.models",
+    "load_model": "attnvgg.training.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module 'attnvgg' has no attribute {name!r}")
+    return getattr(importlib.import_module(HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

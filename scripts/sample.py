@@ -1,6 +1,6 @@
-import sys
-
-from attnvgg.cli.sample import main
-
 if __name__ == "__main__":
+    import sys
+
+    from attnvgg.cli.sample import main
+
     sys.exit(main())

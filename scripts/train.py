@@ -1,6 +1,6 @@
-import sys
-
-from attnvgg.cli.train import main
-
 if __name__ == "__main__":
+    import sys
+
+    from attnvgg.cli.train import main
+
     sys.exit(main())

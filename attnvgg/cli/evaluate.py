@@ -71,15 +71,20 @@ def read_config(run: RunFolder) -> TrainConfig:
     return config
 
 
-def judge(run: RunFolder, accelerator: Accelerator, config: TrainConfig) -> None:
+def judge(
+    run: RunFolder, accelerator: Accelerator, config: TrainConfig
+) -> dict[str, Any] | None:
     """Write `predictions.csv` and `metrics.json`, and log what they say.
 
     The threshold is locked on validation; test is only judged by it.
+
+    Returns:
+        The content of `metrics.json`; None in all processes but the main one.
     """
     manifest = read_manifest(run.manifest)
     table = _predict(run, accelerator, config, manifest)
     if not accelerator.is_main_process:
-        return
+        return None
     with atomic_path(run.predictions) as temporary:
         table.to_csv(temporary, index=False)
     metrics = evaluate_predictions(table)
@@ -98,6 +103,7 @@ def judge(run: RunFolder, accelerator: Accelerator, config: TrainConfig) -> None
             metrics["sample"]["floor"],
         )
     logger.info("Written: %s, %s", run.predictions, run.evaluation)
+    return metrics
 
 
 def _predict(

@@ -24,6 +24,7 @@ from attnvgg.training.build import (
     make_trainer,
     validation_loader,
 )
+from attnvgg.training.checkpoint import load_model
 from attnvgg.training.config import CHANGEABLE, TrainConfig, as_plain, flatten, resolve, updated
 from attnvgg.training.engine import fit, make_accelerator
 from attnvgg.training.predictions import Predictions, lock_threshold
@@ -96,7 +97,11 @@ def train(config: TrainConfig) -> None:
 
     fit(trainer, validation_loader(config, accelerator, datasets["val"]), run, save_best)
     accelerator.wait_for_everyone()
-    judge(run, accelerator, config)
+    metrics = judge(run, accelerator, config)
+    if metrics is not None:
+        model = load_model(run.path)  # its threshold, and what it is worth, go with the model
+        threshold = metrics["threshold"] and metrics["threshold"]["value"]
+        model.save_pretrained(run.best, threshold=threshold, metrics=metrics)
 
 
 def _begin(

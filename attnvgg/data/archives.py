@@ -31,7 +31,7 @@ class BadArchive(InputError):
 
     def about(self, subject: str) -> InputError:
         """Return the same complaint as a sentence about `subject`."""
-        return InputError(f"{subject}: {self.message}", self.offenders)
+        return InputError(f"{subject}: {self.message}.", self.offenders)
 
 
 def extract_archive(archive: Path, folder: Path, check: Callable[[Path], None]) -> None:
@@ -60,8 +60,8 @@ def extract_archive(archive: Path, folder: Path, check: Callable[[Path], None]) 
     except OSError as error:
         if error.errno in FULL:
             raise InputError(
-                f"the disk filled up while {archive.name} was extracted; nothing is left "
-                f"half-written: make room and run this again"
+                f"The disk filled up while {archive.name} was extracted; nothing is left "
+                f"half-written: make room and run this again."
             ) from error
         if error.errno in IMPOSSIBLE:
             raise BadArchive(f"it has impossible names ({error.strerror})") from error
@@ -76,7 +76,7 @@ def require_space(folder: Path, needed: int, purpose: str) -> None:
     if needed > free:
         raise InputError(
             f"{purpose} needs {gibibytes(needed)} in {folder.resolve()}, "
-            f"and {gibibytes(free)} are free"
+            f"and {gibibytes(free)} are free."
         )
 
 
@@ -98,7 +98,7 @@ def _refuse_unsafe(members: list[zipfile.ZipInfo], archive: Path) -> None:
             f"more than {MAX_EXPANSION} times its own size"
         )
     on_disk = sum(-(-member.file_size // BLOCK) * BLOCK for member in members)
-    require_space(archive.parent, on_disk, f"extracting {archive.name}")
+    require_space(archive.parent, on_disk, f"Extracting {archive.name}")
 
 
 def _problem(member: zipfile.ZipInfo) -> str | None:

@@ -13,7 +13,7 @@ from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
 from attnvgg.data.archives import FULL, gibibytes
-from attnvgg.data.partial import Partial
+from attnvgg.data.partial import Partial, StartOver
 from attnvgg.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ BUSY = {408, 429, 500, 502, 503, 504}
 
 REJECTED = (
     "Kaggle does not accept your credentials: make a new token at "
-    "https://www.kaggle.com/settings/api and put it where the old one was"
+    "https://www.kaggle.com/settings/api and put it where the old one was."
 )
 
 Result = TypeVar("Result")
@@ -48,37 +48,39 @@ def persist(
             _complain_about_disk(error, partial)
         delay = next(remaining, None)
         if delay is None:
-            raise InputError(f"{trouble}: run this again later{_progress(partial)}")
+            raise InputError(f"{trouble}: run this again later{_progress(partial)}.")
         logger.warning("%s; trying again in %.0f s", trouble, max(delay, wait))
         sleep(max(delay, wait))
 
 
 def _diagnose(error: RequestException, dataset: str, partial: Partial) -> tuple[str, float]:
     """Return what went wrong and the seconds to wait, or raise if waiting cannot help."""
+    if isinstance(error, StartOver):
+        return "The archive on Kaggle has changed", 0.0
     if isinstance(error, ChunkedEncodingError):
-        return "the connection to Kaggle was cut", 0.0
+        return "The connection to Kaggle was cut", 0.0
     if error.response is None:
-        return f"there is no connection to Kaggle ({type(error).__name__}; check the network)", 0.0
+        return f"There is no connection to Kaggle ({type(error).__name__}; check the network)", 0.0
     status = error.response.status_code
     page = f"https://www.kaggle.com/datasets/{dataset}"
     if status == 416:
         partial.discard()
-        return "the archive on Kaggle has changed", 0.0
+        return "The archive on Kaggle has changed", 0.0
     if status == 401:
         raise InputError(REJECTED) from None
     if status == 403:
         raise InputError(
-            f"Kaggle refuses the download (403): open {page}, accept the terms of the dataset "
-            f"with the account of your credentials, and run this again"
+            f"Kaggle refuses the download (403): open {page}, sign in with the account of your "
+            f"credentials, accept the terms of the dataset, and run this again."
         ) from None
     if status == 404:
-        raise InputError(f"Kaggle has no dataset {dataset} (404): see {page}") from None
+        raise InputError(f"There is no dataset {dataset} at {page} (404).") from None
     if status not in BUSY:
-        raise InputError(f"Kaggle refuses the download ({status}): see {page}") from None
+        raise InputError(f"Kaggle refuses the download of {page} ({status}).") from None
     wait = _retry_after(error.response)
     if wait > LONGEST_WAIT:
         raise InputError(
-            f"Kaggle is busy ({status}): run this again in {wait / 60:.0f} minutes"
+            f"Kaggle is busy ({status}): run this again in {wait / 60:.0f} minutes."
         ) from None
     return f"Kaggle is busy ({status})", wait
 
@@ -92,11 +94,11 @@ def _retry_after(response: Response) -> float:
 
 def _complain_about_disk(error: OSError, partial: Partial) -> NoReturn:
     if error.errno in FULL:
-        raise InputError(f"the disk filled up: make room{_progress(partial)}") from None
+        raise InputError(f"The disk filled up: make room{_progress(partial)}.") from None
     # Never the file name: a token that is taken for a path would be in it.
     raise InputError(
-        f"the download cannot read or write a file ({error.strerror}): "
-        f"check {partial.path.parent} and the folder of your Kaggle credentials"
+        f"The download cannot read or write a file ({error.strerror}): "
+        f"check {partial.path.parent} and the folder of your Kaggle credentials."
     ) from None
 
 

@@ -34,13 +34,16 @@ HEADER = struct.Struct("=16sQd")  # key, checksum, when it was last wanted (seco
 EMPTY = bytes(16)
 
 
-def file_key(source: str | os.PathLike[str], recipe: str) -> bytes:
+def file_key(path: str, recipe: str) -> bytes:
     """Return the key of what a recipe makes of a file in its present state.
+
+    Args:
+        path: absolute.
+        recipe: everything else that decides the pixels.
 
     Raises:
         OSError: there is no such file.
     """
-    path = os.path.abspath(source)
     state = os.stat(path)
     name = f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0{recipe}"
     return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=16).digest()

@@ -25,12 +25,11 @@ DATASET = "shonenkov/melanoma-merged-external-data-512x512-jpeg"
 TABLE = "marking.csv"
 IMAGES = "512x512-dataset-melanoma/512x512-dataset-melanoma"
 
-
 CREDENTIALS = (
     "Kaggle needs to know who downloads: make a token at https://www.kaggle.com/settings/api and "
     "give it as KAGGLE_API_TOKEN in the environment, or in the file ~/.kaggle/access_token, or "
     "give a user name and key as KAGGLE_USERNAME and KAGGLE_KEY in the environment, or in the "
-    "file ~/.kaggle/kaggle.json"
+    "file ~/.kaggle/kaggle.json."
 )
 
 
@@ -56,7 +55,7 @@ def download_kaggle(
         InputError: whatever the user can set right, in one sentence without any credentials.
     """
     if not re.fullmatch(r"[\w-]+/[\w-]+", dataset):
-        raise InputError(f"{dataset!r} is not the name of a Kaggle dataset: it reads owner/name")
+        raise InputError(f"{dataset!r} is not the name of a Kaggle dataset: it reads owner/name.")
     root = Path(root)
     folder = root / dataset.split("/")[1]
     if _is_there(folder):
@@ -64,19 +63,19 @@ def download_kaggle(
     try:
         root.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise InputError(f"{root} is not a folder") from error
+        raise InputError(f"{root} is not a folder.") from error
     with _alone(folder):
         if not _is_there(folder):
             _remove_leftovers(folder)
             _download(folder, dataset, keep_archive, delays)
-            logger.info("%s is complete", folder)
+            logger.info("%s is complete.", folder)
     return folder
 
 
 def _download(folder: Path, dataset: str, keep_archive: bool, delays: Sequence[float]) -> None:
     archive = folder.with_name(f"{folder.name}.zip")
     if archive.exists():
-        logger.info("extracting %s, which is there already", archive)
+        logger.info("Extracting %s, which is there already", archive)
         try:
             extract_archive(archive, folder, _check_layout)
         except BadArchive as error:
@@ -91,7 +90,7 @@ def _download(folder: Path, dataset: str, keep_archive: bool, delays: Sequence[f
     except BadArchive as error:
         partial.discard()
         raise error.about(
-            f"what Kaggle sent for {dataset} cannot be used and is deleted"
+            f"What Kaggle sent for {dataset} cannot be used and is deleted"
         ) from error
     if keep_archive:
         partial.path.replace(archive)
@@ -106,9 +105,9 @@ def _is_there(folder: Path) -> bool:
         _check_layout(folder)
     except BadArchive as error:
         raise InputError(
-            f"{folder} exists but is not the dataset ({error.message}): move it away first"
+            f"{folder} exists but is not the dataset ({error.message}): move it away first."
         ) from error
-    logger.info("%s is there already: nothing to do", folder)
+    logger.info("%s is there already: nothing to do.", folder)
     return True
 
 
@@ -125,7 +124,7 @@ def _alone(folder: Path) -> Iterator[None]:
         with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
             yield
     except Timeout as error:
-        raise InputError(f"another process is downloading {folder.name}: let it finish") from error
+        raise InputError(f"Another process is downloading {folder.name}: let it finish.") from error
 
 
 def _remove_leftovers(folder: Path) -> None:

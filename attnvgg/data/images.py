@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from attnvgg.data.cache import ImageCache, file_key
-from attnvgg.data.decoding import Pixels, image_size, inspect_image, read_image, refusal
+from attnvgg.data.decoding import Pixels, read_image
+from attnvgg.data.inspection import image_size, inspect_image, refusal
 from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
 
@@ -51,16 +53,19 @@ class ImageDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
     ) -> None:
         self.preprocess, self.augment, self.cache, self.seed = preprocess, augment, cache, seed
-        self.images: list[str] = manifest["image"].tolist()
+        self.images = [os.path.abspath(path) for path in manifest["image"]]
         self.labels: list[int] = manifest["label"].tolist()
         self.masks: list[str | None] | None = None
         if "mask" in manifest:
-            self.masks = [path if isinstance(path, str) else None for path in manifest["mask"]]
+            known = manifest["mask"].notna()
+            paths = zip(manifest["mask"], known, strict=True)
+            self.masks = [os.path.abspath(path) if there else None for path, there in paths]
         side = preprocess.resize
         self.entries: dict[str, tuple[str, tuple[int, ...]]] = {
             "image": (preprocess.recipe("image"), (side, side, 3)),
             "mask": (preprocess.recipe("mask"), (side, side)),
         }
+        self.generator = np.random.Generator(np.random.PCG64(0))
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -131,8 +136,12 @@ class ImageDataset(Dataset[dict[str, Any]]):
     def _augmented(self, pixels: Pixels, position: int) -> Pixels:
         if self.augment is None:
             return self.preprocess.centre(pixels)
-        generator = np.random.default_rng((self.seed, self.epoch, position))
-        self.augment.set_random_state(generator, random.Random(int(generator.integers(2**63))))
+        chance = random.Random((self.seed << 64) + (self.epoch << 32) + position)
+        # a new NumPy generator would cost as much as the rotation of the picture
+        state = {**self.generator.bit_generator.state, "has_uint32": 0}
+        state["state"]["state"] = chance.getrandbits(128)
+        self.generator.bit_generator.state = state
+        self.augment.set_random_state(self.generator, chance)
         augmented: Pixels = self.augment(image=pixels)["image"]
         return augmented
 

@@ -116,24 +116,24 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         problem = "is not a file" if path.exists() else "does not exist"
         raise InputError(f"{path} {problem}: expected a CSV file.")
-    rows: dict[int, list[str]] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream, strict=True)
             header = [name.strip() for name in next(reader, [])]
-            rows = {reader.line_num - 2: row for row in reader if any(map(str.strip, row))}
+            rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as CSV in UTF-8: {error}.") from None
-    width = len(header)
-    if not any(header):
+    named = [name for name in header if name]
+    if not named:
         raise InputError(f"{path} is empty, or begins with an empty line: expected a header.")
-    if len(set(header)) < len(header):
-        raise InputError(f"{path} has columns of the same name:", header)
-    wide = [f"line {_line(row)}" for row, values in rows.items() if any(values[width:])]
+    if len(set(named)) < len(named):
+        raise InputError(f"{path} has columns of the same name:", named)
+    width = len(header)
+    wide = [f"line {line}" for line, row in rows if any(row[width:])]
     if wide:
         raise InputError(f"{path} has rows with more values than the header has columns:", wide)
-    cells = [(values + [""] * width)[:width] for values in rows.values()]
-    return pd.DataFrame(cells, columns=header, index=list(rows), dtype=str)
+    cells = [(row + [""] * width)[:width] for _, row in rows]
+    return pd.DataFrame(cells, columns=header, index=[line - 2 for line, _ in rows], dtype=str)
 
 
 def require_columns(table: pd.DataFrame, names: Iterable[str], origin: str) -> None:
@@ -147,16 +147,17 @@ def require_columns(table: pd.DataFrame, names: Iterable[str], origin: str) -> N
 
 def located(names: pd.Series[Any], folder: Path) -> pd.Series[Any]:
     """Return the absolute paths of files that a table in `folder` names; no name stays none."""
-    return names.map(lambda name: find_image(name, folder) if name.strip() else math.nan)
+    stripped = names.map(str.strip)
+    return stripped.map(lambda name: find_image(name, folder) if name else math.nan)
 
 
 def tidied(value: Any) -> str | float:
-    """Return the value as stripped text, NaN for a placeholder.
+    """Return the value as stripped text on one line, NaN for a placeholder.
 
     >>> tidied(" 007 "), tidied("Unknown")
     ('007', nan)
     """
-    text = "" if pd.isna(value) else str(value).strip()
+    text = "" if pd.isna(value) else " ".join(str(value).splitlines()).strip()
     return math.nan if text.casefold() in PLACEHOLDERS else text
 
 

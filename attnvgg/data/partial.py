@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from requests import Response
 from requests.adapters import HTTPAdapter
-from requests.exceptions import ChunkedEncodingError
+from requests.exceptions import ChunkedEncodingError, RequestException
 from tqdm import tqdm
 
 from attnvgg.data.archives import require_space
@@ -31,7 +31,7 @@ class Identity(NamedTuple):
     tag: str | None
 
 
-class StartOver(ChunkedEncodingError):
+class StartOver(RequestException):
     """The bytes on disk do not fit the file on the server; they are gone, the next try is whole."""
 
 
@@ -90,6 +90,7 @@ class Partial:
 
         Raises:
             ChunkedEncodingError: the body ended early; what arrived is kept.
+            StartOver: the rest of another file was sent.
             InputError: too little disk space for the rest and for extracting it.
         """
         identity = _identify(response)
@@ -102,7 +103,7 @@ class Partial:
         if identity.size is not None:
             # Photographs do not shrink in an archive, so they extract to about its size.
             needed = 2 * identity.size - self.size
-            require_space(self.path.parent, needed, "downloading and extracting the archive")
+            require_space(self.path.parent, needed, "Downloading and extracting the archive")
         if not rest:
             with atomic_path(self._record) as record:
                 record.write_text(json.dumps(identity._asdict()))

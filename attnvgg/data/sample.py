@@ -14,23 +14,18 @@ import os
 from functools import partial
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from attnvgg.data.synthetic.artefacts import FREQUENCY, add_artefacts
-from attnvgg.data.synthetic.cases import ARTEFACTS, PAINT, Case, draw_cases, stream
-from attnvgg.data.synthetic.features import FEATURES, features, floor_model, overall
-from attnvgg.data.synthetic.lesions import paint
+from attnvgg.data.synthetic.cases import Case, draw_cases
+from attnvgg.data.synthetic.pictures import FEATURES, IMAGES, MASKS, write_picture
+from attnvgg.data.synthetic.reference import floor_model, overall
 from attnvgg.data.synthetic.workers import default_workers, spread
 from attnvgg.errors import InputError
 from attnvgg.files import atomic_folder
 
 GENERATOR = 1  # raised whenever the same seed gives other pictures
 COUNT, SEED, SIZE = 2000, 1234, 512
-IMAGES = "512x512-dataset-melanoma/512x512-dataset-melanoma"
-JPEG_QUALITY = 92
 ABOUT = (
     "SYNTHETIC: every picture in this folder was drawn by a program (attnvgg.data.sample). "
     "There is no photograph, no patient and no medical finding in it, and nothing measured on it "
@@ -77,7 +72,7 @@ def make_sample(
     try:
         with atomic_folder(root) as folder:
             _write(folder, settings, workers or default_workers(count))
-    except FileExistsError:
+    except OSError:
         if not _holds(root, settings):  # another process was faster, and made the same sample
             raise
     return root
@@ -142,7 +137,7 @@ def _holds(root: Path, settings: dict[str, int]) -> bool:
 def _files(root: Path, settings: dict[str, int]) -> list[Path]:
     cases = draw_cases(settings["count"], settings["seed"])
     tables = [root / "marking.csv", root / "sample_truth.csv"]
-    masks = [root / "masks" / f"{case.image_id}.png" for case in cases]
+    masks = [root / MASKS / f"{case.image_id}.png" for case in cases]
     return [*tables, *(root / IMAGES / f"{case.image_id}.jpg" for case in cases), *masks]
 
 
@@ -150,8 +145,8 @@ def _write(folder: Path, settings: dict[str, int], workers: int) -> None:
     """Write the whole sample into a folder that nobody reads yet."""
     cases = draw_cases(settings["count"], settings["seed"])
     (folder / IMAGES).mkdir(parents=True)
-    (folder / "masks").mkdir()
-    job = partial(_paint_case, folder=folder, seed=settings["seed"], size=settings["size"])
+    (folder / MASKS).mkdir()
+    job = partial(write_picture, folder=folder, seed=settings["seed"], size=settings["size"])
     truth = pd.DataFrame(spread(job, cases, workers))
     marking = pd.DataFrame([_marking(case) for case in cases])
     marking.to_csv(folder / "marking.csv", index=False)
@@ -178,26 +173,6 @@ def _marking(case: Case) -> dict[str, object]:
         "age_approx": float(case.age),
         "anatom_site_general_challenge": case.site,
         "source": "SYNTHETIC",
-    }
-
-
-def _paint_case(case: Case, folder: Path, seed: int, size: int) -> dict[str, object]:
-    """Paint and write one picture and its mask; return its row of sample_truth.csv."""
-    floats, region = paint(case.signs, case.tone, stream(seed, PAINT, case.number), size)
-    floats, shown = add_artefacts(floats, stream(seed, ARTEFACTS, case.number))
-    picture = cv2.convertScaleAbs(floats, alpha=255)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)[1]
-    mask = cv2.imencode(".png", region.astype(np.uint8) * 255)[1]
-    # Not cv2.imwrite: it only answers False when the disk is full.
-    (folder / IMAGES / f"{case.image_id}.jpg").write_bytes(jpeg.tobytes())
-    (folder / "masks" / f"{case.image_id}.png").write_bytes(mask.tobytes())
-    return {
-        "image_id": case.image_id,
-        "score": case.signs.score,
-        **case.signs._asdict(),
-        **{name: int(name in shown) for name in FREQUENCY},
-        **features(picture, region),
     }
 
 

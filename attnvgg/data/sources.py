@@ -41,7 +41,7 @@ SAMPLE_MARKS = ("SAMPLE.txt", "sample.json")
 
 # Names that the columns of a CSV may have, the preferred one first.
 CSV_NAMES = {
-    "image": ("image", "path", "filename", "file", "image_id"),
+    "image": ("image", "path", "filename", "file", "image_id", "image_name"),
     "label": ("label", "target", "class"),
     "split": ("split",),
     "mask": ("mask",),
@@ -56,17 +56,7 @@ CSV_GROUPS = ("group", "patient_id", "patient", "lesion_id", "lesion")
 FOLDERS_LAYOUT = "one folder of images a class, or train/, val/ and test/ with such folders in each"
 # For a pair of classes: the finding asked about is class 1, whatever the alphabet says.
 POSITIVE = {"malignant", "melanoma", "positive", "cancer", "tumor", "tumour", "disease"}
-NEGATIVE = {
-    "benign",
-    "nevus",
-    "naevus",
-    "negative",
-    "normal",
-    "healthy",
-    "control",
-    "other",
-    "rest",
-}
+NEGATIVE = {"benign", "nevus", "negative", "normal", "healthy", "control", "other"}
 
 
 def load_source(name: str, root: str | Path, *, mask: MaskKind = "lesion") -> pd.DataFrame:
@@ -108,7 +98,7 @@ def find_kaggle(data_dir: str | Path) -> Path | None:
 
 
 def read_kaggle(root: Path) -> pd.DataFrame:
-    """The Kaggle melanoma dataset of SPEC's recipe T, or the sample in its layout.
+    """The Kaggle dataset `shonenkov/melanoma-merged-external-data-512x512-jpeg`, or the sample.
 
     Masks are taken from `masks/<image_id>.png` where they exist.
     """
@@ -138,9 +128,10 @@ def read_kaggle(root: Path) -> pd.DataFrame:
 def read_csv(path: Path) -> pd.DataFrame:
     """Any CSV with a column for the image and one for its label.
 
-    The image is called `image`, `path`, `filename`, `file` or `image_id`, the label `label`,
-    `target` or `class`: the first of each that is present is taken, in whatever case. Images
-    are looked for from the file's folder and from `images` there, and may lack their suffix.
+    The image is called `image`, `path`, `filename`, `file`, `image_id` or `image_name`, the label
+    `label`, `target` or `class`: the first of each that is present is taken, in whatever case.
+    Images are looked for from the file's folder and from `images` there, and may lack their
+    suffix.
     Rows that share a `group`, `patient_id`, `patient`, `lesion_id` or `lesion` form one group.
     """
     table = read_table(path)

@@ -16,6 +16,7 @@ from attnvgg.errors import InputError
 logger = logging.getLogger(__name__)
 
 SIDES = ("train", "val", "test")
+ATTEMPTS = 20  # orders tried when few groups hold several classes each and a side is left without
 OPTIMISTIC = (
     "There is no test set: the model is selected and reported on the same validation images, "
     "so its results are optimistic."
@@ -41,15 +42,20 @@ def split_manifest(
         seed: of the deal.
 
     Raises:
-        InputError: the fractions are not such; a class has fewer groups than there are sides; the
-            published split is neither complete nor one that lacks validation alone.
+        InputError: the fractions or the seed make no sense; there are too few groups for every
+            side to have every class; the published split lacks more than validation or test.
     """
     shares = _shares(fractions)
+    if seed < 0:
+        raise InputError(f"The seed of the split must be 0 or more, not {seed}.")
     manifest = manifest.copy()
     published = set(manifest["split"]) if "split" in manifest else set()
     if not published:
-        sides = [side for side in SIDES if shares[side] > 0]
-        manifest["split"] = _deal(manifest, {side: shares[side] for side in sides}, seed)
+        dealt = _deal(manifest, {side: share for side, share in shares.items() if share}, seed)
+        place = (
+            manifest.columns.get_indexer(pd.Index(["label", "group"])).max() + 1
+        )  # a manifest's order
+        manifest.insert(int(place), "split", dealt)
     elif published == {"train", "test"}:
         train = manifest["split"] == "train"
         carved = {side: shares[side] / (1 - shares["test"]) for side in ("train", "val")}
@@ -142,12 +148,18 @@ def _deal(manifest: pd.DataFrame, shares: dict[str, float], seed: int) -> pd.Ser
             "there are too few:",
             listing,
         )
-    side = assign_groups(counts, np.array(list(shares.values())), seed)
-    return pd.Series(np.array(list(shares))[side][codes], index=ordered.index)
+    for attempt in range(ATTEMPTS):
+        side = assign_groups(counts, np.array(list(shares.values())), (seed, attempt))[codes]
+        if len(set(zip(side, labels, strict=True))) == len(shares) * counts.shape[1]:
+            return pd.Series(np.array(list(shares))[side], index=ordered.index)
+    raise InputError(
+        f"The groups cannot be dealt out so that each of {', '.join(shares)} has every class: "
+        "too few of them hold one class alone."
+    )
 
 
 def assign_groups(
-    counts: NDArray[np.float64], fractions: NDArray[np.float64], seed: int
+    counts: NDArray[np.float64], fractions: NDArray[np.float64], seed: int | Sequence[int]
 ) -> NDArray[np.int64]:
     """Assign groups to sides such that each side holds its fraction of each class.
 
@@ -184,7 +196,7 @@ def assign_groups(
     return sides
 
 
-def _by_size(counts: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
+def _by_size(counts: NDArray[np.float64], seed: int | Sequence[int]) -> NDArray[np.int64]:
     """Order groups by the share of a class that they hold, in halving steps, else at random.
 
     Strictly by size, the largest patients would be on the same sides for every seed.

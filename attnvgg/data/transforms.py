@@ -155,8 +155,10 @@ class Preprocess:
         unknown = set(values) - {item.name for item in fields(cls)}
         if unknown:
             raise InputError(f"Unknown settings of the preprocessing: {sorted(unknown)}")
-        settings: dict[str, Any] = dict(values)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+        settings: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**settings)
 
     @property
     def _min_side(self) -> int:
@@ -205,11 +207,30 @@ def augmentation(name: Literal["tutorial", "paper", "none"], preprocess: Preproc
     if name != "tutorial":
         raise InputError(f"--data.augmentation {name} is none of tutorial, paper, none")
     # the border is reflected: black corners are a shortcut for a model
-    rotation = A.Rotate(
-        limit=10,
-        border_mode=cv2.BORDER_REFLECT_101,
-        interpolation=cv2.INTER_LINEAR,
-        mask_interpolation=cv2.INTER_LINEAR,
-        p=1,
-    )
+    rotation = Rotation(limit=10, border_mode=cv2.BORDER_REFLECT_101, p=1)
     return A.Compose([rotation, A.HorizontalFlip(), *centre])
+
+
+class Rotation(A.Rotate):
+    """`A.Rotate` of pixels only: its matrices for boxes and points cost more than the picture.
+
+    A mask is interpolated like the image.
+    """
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Draw the angle; the centre of the picture stays where it is."""
+        height, width = params["shape"][:2]
+        angle = self.py_random.uniform(*self.limit)
+        return {"matrix": cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1)}
+
+    def apply(self, img: Pixels, matrix: NDArray[np.float64], **params: Any) -> Pixels:
+        """Turn an image, (H, W) or (H, W, C)."""
+        height, width = img.shape[:2]
+        turned = cv2.warpAffine(
+            img, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=self.border_mode
+        )
+        return np.asarray(turned, dtype=np.uint8)
+
+    apply_to_mask = apply

@@ -10,7 +10,8 @@ from attnvgg.evaluation.metrics import (
     recalls,
     roc_auc,
 )
-from attnvgg.evaluation.report import evaluate_predictions, read_predictions, summary
+from attnvgg.evaluation.predictions import read_predictions
+from attnvgg.evaluation.report import evaluate_predictions, summary
 
 __all__ = [
     "AucInterval",

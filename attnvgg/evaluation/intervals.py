@@ -124,7 +124,7 @@ def _undefined(auc: float, variance: float | None) -> str | None:
         return f"the interval is undefined at an AUC of exactly {auc:.0f}"
     if variance is None:
         return "the interval needs two groups or cases of each class"
-    if variance <= 0:
+    if variance < 1e-24:  # zero but for rounding
         return "the interval is undefined: all cases of a class rank alike"
     return None
 

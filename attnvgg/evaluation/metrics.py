@@ -157,7 +157,9 @@ def checked(labels: ArrayLike, scores: ArrayLike, both: bool = True) -> tuple[La
     if alien.any():
         raise InputError(f"{alien.sum()} labels are not in 0..{count - 1}, in rows:", _rows(alien))
     if both and (classes == classes[0]).all():
-        raise InputError(f"all {len(classes)} cases have label {classes[0]}: two classes are needed")
+        raise InputError(
+            f"all {len(classes)} cases have label {classes[0]}: two classes are needed"
+        )
     return classes.astype(np.int64), values
 
 
@@ -179,5 +181,5 @@ def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
-def _rows(marked: NDArray[np.bool_]) -> list[int]:
+def _rows(marked: ArrayLike) -> list[int]:
     return [int(row) for row in np.flatnonzero(marked)]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import nn
 
 from attnvgg.errors import InputError
@@ -51,7 +51,8 @@ class Pretrained(nn.Module):
             extra: JSON entries added to `config`, in place of those of the same name.
 
         Raises:
-            TypeError: an entry that is not JSON.
+            OSError: the disk is full or the folder cannot be written; an older model in it stays.
+        TypeError: an entry that is not JSON.
             ValueError: an entry with a reserved name, or a number that is not finite.
         """
         taken = [name for name in RESERVED if name in extra]
@@ -63,7 +64,8 @@ class Pretrained(nn.Module):
         config = {**self.config, **extra, "digest": _digest(state)}
         text = json.dumps(config, indent=2, allow_nan=False)
         with atomic_path(Path(folder) / WEIGHTS_FILE) as path:
-            save_file(state, path, metadata={"config": text})
+            # Not save_file, whose error on a full disk is no OSError.
+            path.write_bytes(save(state, metadata={"config": text}))
         with atomic_path(Path(folder) / CONFIG_FILE) as path:
             path.write_text(text + "\n", encoding="utf-8")
 
@@ -138,8 +140,9 @@ def read_pretrained(folder: Path) -> tuple[dict[str, Any], State]:
     state = read_state(folder / WEIGHTS_FILE)
     digest = _digest(state)
     config = _parse((folder / CONFIG_FILE).read_bytes(), folder)
-    if config["digest"] != digest:
-        config = _parse(_embedded(folder / WEIGHTS_FILE), folder)
+    embedded = _embedded(folder / WEIGHTS_FILE)
+    if config["digest"] != digest and embedded is not None:
+        config = _parse(embedded, folder)  # a save was cut between its two files
     if config["digest"] != digest:
         raise InputError(f"The weights in {folder} are corrupted: they are not those saved.")
     return config, state
@@ -161,13 +164,10 @@ def _parse(text: str | bytes, folder: Path) -> dict[str, Any]:
     return config
 
 
-def _embedded(path: Path) -> str:
-    """Return the configuration inside a file of weights, empty when there is none."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("config", "")
-    except (OSError, SafetensorError):
-        return ""
+def _embedded(path: Path) -> str | None:
+    """Return the configuration inside a file of weights, if there is one."""
+    with safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get("config")
 
 
 def _digest(state: State) -> str:

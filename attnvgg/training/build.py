@@ -125,7 +125,7 @@ def make_trainer(
     Raises:
         InputError: the training set does not fill one optimiser step.
     """
-    labels = manifest.loc[manifest["split"] == "train", "label"].to_numpy()
+    labels = manifest.loc[manifest["split"] == "train", "label"].to_numpy(copy=True)
     batches = _batches(config, accelerator, labels)
     workers = loader_workers(config, accelerator)
     model = model.to(memory_format=torch.channels_last)

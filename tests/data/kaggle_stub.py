@@ -39,6 +39,7 @@ class Stub:
         archive, tag: the file that it serves, and its ETag.
         refusals: (status, headers) of the answers to the next requests, before it serves again.
         cuts: numbers of bytes after which the next bodies end.
+        announces: whether it tells the length of the archive.
         ranges: None to ignore Range, "careless" to ignore If-Range.
         asked: (method, path, headers) of every request.
         sent: bytes of every body of the archive.
@@ -48,7 +49,7 @@ class Stub:
     def __init__(self):
         self.archive, self.tag = zipped(dataset()), '"one"'
         self.refusals, self.cuts, self.asked, self.sent = [], [], [], []
-        self.ranges, self.active = "careful", True
+        self.ranges, self.active, self.announces = "careful", True, True
 
     def gets(self):
         """Return the headers of the requests for the archive."""
@@ -81,7 +82,9 @@ class Handler(BaseHTTPRequestHandler):
             and condition in (stub.tag, stub.ranges == "careless" and condition)
         ):
             first = int(asked.removeprefix("bytes=").removesuffix("-"))
-        headers = {"ETag": stub.tag, "Content-Length": len(body) - first}
+        headers = {"ETag": stub.tag}
+        if stub.announces:
+            headers["Content-Length"] = len(body) - first
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
         self.start(206 if first else 200, headers)

@@ -12,11 +12,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from attnvgg.data import sample
-from attnvgg.data.sample import IMAGES, make_sample, sample_reference
+from attnvgg.data.sample import make_sample, sample_reference
+from attnvgg.data.synthetic import pictures
 from attnvgg.data.synthetic.artefacts import FREQUENCY, add_artefacts
 from attnvgg.data.synthetic.cases import draw_cases
-from attnvgg.data.synthetic.features import FEATURES, features
 from attnvgg.data.synthetic.lesions import paint
+from attnvgg.data.synthetic.pictures import FEATURES, IMAGES, features, write_picture
 from attnvgg.data.synthetic.shapes import Signs
 from attnvgg.data.synthetic.workers import spread
 from attnvgg.errors import InputError
@@ -163,7 +164,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, failure):
             raise failure
         return paint(*arguments)
 
-    monkeypatch.setattr(sample, "paint", failing)
+    monkeypatch.setattr(pictures, "paint", failing)
     with pytest.raises(type(failure)):
         make_sample(tmp_path / "sample", 5, SEED, 1, SIZE)
     assert len(calls) == 3
@@ -282,7 +283,7 @@ def test_artefacts_do_not_know_the_label(tmp_path):
     (tmp_path / "masks").mkdir()
 
     def picture(case):
-        row = sample._paint_case(case, tmp_path, SEED, SIZE)
+        row = write_picture(case, tmp_path, SEED, SIZE)
         jpeg = tmp_path / IMAGES / f"{case.image_id}.jpg"
         return {name: row[name] for name in FREQUENCY}, jpeg.read_bytes()
 

@@ -109,11 +109,12 @@ class TestAttend:
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_precision_of_a_big_bag(self, normalize, dtype):
-        # 60,000 weights of 1/60,000: rounded one by one in half precision they would not add up.
-        values = torch.full((1, 60_000, 2), 3.0, dtype=dtype)
-        scores = torch.zeros(1, 60_000, 1, dtype=dtype)
+        # Each weight of 1/65281 rounded to bfloat16 is 0.4 % off, and so would be their sum.
+        count = 65_281
+        values = torch.full((1, count, 2), 3.0, dtype=dtype)
+        scores = torch.zeros(1, count, 1, dtype=dtype)
         expected = 3.0 if normalize == "softmax" else 1.5
-        offsets = torch.tensor([0, 60_000])
+        offsets = torch.tensor([0, count])
         for autocast in (False, True):
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 dense, weights = attend(values, scores, normalize=normalize)

@@ -1,9 +1,12 @@
 import json
 import os
+import resource
+import signal
 
 import huggingface_hub
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from attnvgg.errors import InputError
 from attnvgg.models import VGGGAP, AttnVGG, load_pretrained
@@ -74,6 +77,26 @@ def test_a_save_cut_between_its_files_leaves_a_matching_pair(folder, monkeypatch
     assert_same_state(newer.state_dict(), loaded.state_dict())
     assert loaded.config["threshold"] == 0.1
     assert loaded.config["arguments"]["normalize_attn"] is True
+
+
+def test_full_disk_leaves_the_older_model(model, folder):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))  # the weights are larger
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            model.save_pretrained(folder, threshold=0.9)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_foreign_weights_are_refused(model, folder):
+    save_file(dict(model.stages.state_dict()), folder / "model.safetensors")
+    with pytest.raises(InputError, match="not those saved"):
+        load_pretrained(folder)
 
 
 @pytest.mark.parametrize(

@@ -135,5 +135,6 @@ def _camera(picture: Array, rng: np.random.Generator) -> Array:
     size = len(picture)
     defocus = size / 512 * rng.uniform(0.4, 1.5)
     picture = cv2.GaussianBlur(picture, (0, 0), defocus)
-    picture += rgb(rng.standard_normal((size, size), np.float32), [rng.uniform(0.003, 0.012)] * 3)
+    sensitivity = np.float32(rng.uniform(0.003, 0.012))
+    picture += rgb(sensitivity * rng.standard_normal((size, size), np.float32))
     return np.clip(picture, 0, 1, out=picture)

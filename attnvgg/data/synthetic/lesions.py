@@ -56,7 +56,7 @@ def paint(signs: Signs, tone: float, rng: np.random.Generator, size: int) -> tup
     colours = _colours(signs, shape, colour_rng)
     colours *= rgb(structures.network(signs, shape, net_rng))
     region, opacity = _edge(signs, shape, shape_rng, size)
-    picture *= 1 - rgb(opacity) * (1 - enlarge(colours, size))
+    picture *= 1 - rgb(opacity) * enlarge(1 - colours, size)
     dots = structures.dots(signs, shape, dot_rng, size) * opacity
     streaks = structures.streaks(signs, shape, streak_rng, size)
     picture *= 1 - rgb(np.maximum(dots, streaks), 1 - INK)
@@ -71,7 +71,8 @@ def _skin(tone: float, rng: np.random.Generator, size: int) -> Array:
     ridges = np.abs(enlarge(noise(rng, 26, size // 2, 2), size))
     grain = cv2.GaussianBlur(rng.standard_normal((size, size), np.float32), (0, 0), size / 400)
     shade = 1 + 0.012 * melanin + 0.022 * np.minimum(ridges, 1.0) + 0.02 * grain
-    return rgb(shade, base) * cv2.merge([np.ones_like(shade), *[1 - 0.014 * redness] * 2])
+    flushed = shade * (1 - 0.014 * redness)
+    return cv2.merge([np.float32(base[0]) * shade, *(np.float32(b) * flushed for b in base[1:])])
 
 
 def _edge(signs: Signs, shape: Shape, rng: np.random.Generator, size: int) -> tuple[Mask, Array]:

@@ -118,6 +118,7 @@ def enlarge(field: Array, size: int) -> Array:
     return cv2.resize(field, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-def rgb(field: Array, colour: Sequence[float] | Array = (1, 1, 1)) -> Array:
-    """A colour with the strength of a field, (side, side, 3); faster than broadcasting."""
-    return cv2.merge([field * np.float32(channel) for channel in colour])
+def rgb(field: Array, colour: Sequence[float] | Array | None = None) -> Array:
+    """A colour (white if none) with the strength of a field; faster than broadcasting."""
+    planes = [field] * 3 if colour is None else [field * np.float32(part) for part in colour]
+    return cv2.merge(planes)

@@ -1,7 +1,5 @@
 """What a picture of the sample gives away without being looked at: its floor."""
 
-import cv2
-import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -9,19 +7,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from attnvgg.data.synthetic.shapes import Array
-
-BINS = 8
-FEATURES = [f"{channel}_{i}" for channel in ("red", "green", "blue") for i in range(BINS)] + [
-    "area"
-]
-
-
-def features(picture: Array, region: Array) -> dict[str, float]:
-    """Shares of the RGB picture's pixels in eight bins of each channel, and of the lesion in it."""
-    counts = [cv2.calcHist([picture], [c], None, [BINS], [0, 256]).ravel() for c in range(3)]
-    shares = [*np.concatenate(counts) / region.size, region.mean()]
-    return {name: float(share) for name, share in zip(FEATURES, shares, strict=True)}
+from attnvgg.data.synthetic.pictures import FEATURES
 
 
 def floor_model() -> Pipeline:

@@ -1,0 +1,209 @@
+"""From a table of predictions to figures that can be quoted: the content of `metrics.json`.
+
+The threshold is chosen on validation and locked; test is only judged by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from attnvgg.errors import InputError
+from attnvgg.evaluation.intervals import auc_interval
+from attnvgg.evaluation.metrics import (
+    Labels,
+    average_precision,
+    balanced_accuracy,
+    choose_threshold,
+    confusion,
+    recalls,
+    roc_auc,
+)
+from attnvgg.evaluation.predictions import Probabilities, checked_predictions
+
+SENSITIVITY = 0.90
+LEVEL = 0.95
+OPTIMISTIC = "There is no test set: the model was selected on the cases that it is judged on."
+
+
+def evaluate_predictions(frame: pd.DataFrame, threshold: float | None = None) -> dict[str, Any]:
+    """Return the figures of validation and test.
+
+    Args:
+        frame: as `checked_predictions` wants it; rows of training are not judged.
+        threshold: locked before, in [0, 1]; else chosen on validation (two classes).
+
+    Returns:
+        A dict for JSON: `classes`, `judged_on`, `optimistic`, `threshold` and, for each split
+        present, its figures. What is undefined is None.
+
+    Raises:
+        InputError: the table is not one of predictions, or has no cases to choose or judge on.
+    """
+    table, probabilities = checked_predictions(frame)
+    classes = max(probabilities.shape[1], 2)
+    sets = {
+        split: (table[rows], probabilities[rows])
+        for split in ("val", "test")
+        if (rows := (table["split"] == split).to_numpy()).any()
+    }
+    if not sets:
+        raise InputError("there are neither validation nor test rows to judge")
+    rule = _threshold(sets, classes, threshold)
+    report: dict[str, Any] = {
+        "classes": classes,
+        "judged_on": "test" if "test" in sets else "val",
+        "optimistic": "test" not in sets,
+        "note": None if "test" in sets else OPTIMISTIC,
+        "threshold": rule,
+    }
+    for split, (cases, values) in sets.items():
+        report[split] = (
+            _two_classes(cases, values[:, -1], rule["value"])
+            if rule is not None
+            else _many_classes(cases, values)
+        )
+    return report
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """Return the few lines of `evaluate_predictions` that a person reads."""
+    split = metrics["judged_on"]
+    figures = metrics[split]
+    name = "Test" if split == "test" else "Validation"
+    many = metrics["threshold"] is None
+    counts = f"{figures['n']} cases of {figures['groups']} groups"
+    if not many:
+        counts += f", {figures['positives']} positive"
+    lines = [
+        f"{name} ({counts}): AUC {_interval(figures['auc'])}, "
+        f"average precision {_plain(figures['average_precision'])}."
+    ]
+    if many:
+        shown = ["balanced_accuracy", "accuracy"]
+    else:
+        shown = ["sensitivity", "specificity", "balanced_accuracy", "ppv", "npv"]
+        lines.append(f"Threshold {metrics['threshold']['value']:.4g}: {_rule(metrics)}.")
+    lines.append(", ".join(f"{_title(key)} {_plain(figures[key])}" for key in shown) + ".")
+    if metrics["optimistic"]:
+        lines.append(f"OPTIMISTIC. {metrics['note']}")
+    return "\n".join(lines)
+
+
+def _threshold(
+    sets: dict[str, tuple[pd.DataFrame, Probabilities]], classes: int, locked: float | None
+) -> dict[str, Any] | None:
+    """Return the decision rule of two classes; more are decided by the highest probability."""
+    if classes > 2:
+        if locked is not None:
+            raise InputError(f"{classes} classes have no single threshold")
+        return None
+    if locked is not None:
+        if not 0 <= locked <= 1:
+            raise InputError(f"a threshold of {locked} is no probability")
+        return {"value": float(locked), "rule": "given", "chosen_on": None}
+    if "val" not in sets:
+        raise InputError(
+            "there are no validation rows to choose the threshold on: give a threshold"
+        )
+    cases, values = sets["val"]
+    value = choose_threshold(cases["label"], values[:, -1], SENSITIVITY)
+    rule = f"highest with a sensitivity of at least {SENSITIVITY:.2f}"
+    return {"value": value, "rule": rule, "chosen_on": "validation"}
+
+
+def _two_classes(cases: pd.DataFrame, scores: Probabilities, threshold: float) -> dict[str, Any]:
+    labels = cases["label"].to_numpy()
+    counts = confusion(labels, scores, threshold)
+    both = 0 < labels.sum() < len(labels)
+    return {
+        "n": len(labels),
+        "positives": int(labels.sum()),
+        "groups": _count_groups(cases),
+        "auc": _auc(cases, labels, scores),
+        "average_precision": average_precision(labels, scores) if both else None,
+        "sensitivity": counts.sensitivity,
+        "specificity": counts.specificity,
+        "balanced_accuracy": counts.balanced_accuracy,
+        "accuracy": counts.accuracy,
+        "ppv": counts.ppv,
+        "npv": counts.npv,
+        "confusion": counts._asdict(),
+    }
+
+
+def _many_classes(cases: pd.DataFrame, probabilities: Probabilities) -> dict[str, Any]:
+    """Return macro figures over the classes that occur, and those of each against the rest."""
+    labels = cases["label"].to_numpy()
+    several = len(np.unique(labels)) > 1
+    right = probabilities.argmax(axis=1) == labels
+    each = {}
+    for k, recall in enumerate(recalls(labels, probabilities)):
+        mine, scores = (labels == k).astype(int), probabilities[:, k]
+        each[str(k)] = {
+            "n": int(mine.sum()),
+            "auc": _auc(cases, mine, scores),
+            "average_precision": average_precision(mine, scores) if 0 < mine.mean() < 1 else None,
+            "sensitivity": recall,
+        }
+    return {
+        "n": len(labels),
+        "groups": _count_groups(cases),
+        "auc": {
+            "value": roc_auc(labels, probabilities) if several else None,
+            "lower": None,
+            "upper": None,
+            "level": LEVEL,
+            "method": "macro one-vs-rest",
+            "reason": "intervals are given per class",
+        },
+        "average_precision": average_precision(labels, probabilities) if several else None,
+        "balanced_accuracy": balanced_accuracy(labels, probabilities),
+        "accuracy": float(right.mean()),
+        "per_class": each,
+    }
+
+
+def _auc(cases: pd.DataFrame, labels: Labels, scores: Probabilities) -> dict[str, Any]:
+    if (labels == labels[0]).all():
+        empty = dict.fromkeys(("value", "lower", "upper", "standard_error"))
+        reason = "the AUC is undefined: only one of the two classes occurs"
+        return {**empty, "level": LEVEL, "method": None, "reason": reason}
+    found = auc_interval(labels, scores, cases["group"], LEVEL)
+    return {
+        "value": found.auc,
+        "lower": found.lower,
+        "upper": found.upper,
+        "standard_error": found.standard_error,
+        "level": LEVEL,
+        "method": found.method,
+        "reason": found.reason,
+    }
+
+
+def _count_groups(cases: pd.DataFrame) -> int:
+    return int(cases["group"].nunique() + cases["group"].isna().sum())
+
+
+def _interval(auc: dict[str, Any]) -> str:
+    if auc["lower"] is None:
+        return f"{_plain(auc['value'])} ({auc['reason']})"
+    return (
+        f"{auc['value']:.3f} ({auc['level']:.0%} interval {auc['lower']:.3f} to "
+        f"{auc['upper']:.3f}, {auc['method'].capitalize().replace('Delong', 'DeLong')})"
+    )
+
+
+def _rule(metrics: dict[str, Any]) -> str:
+    rule = metrics["threshold"]
+    return rule["rule"] + (f" on {rule['chosen_on']}" if rule["chosen_on"] else "")
+
+
+def _plain(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _title(key: str) -> str:
+    return key.upper() if key in ("ppv", "npv") else key.replace("_", " ")

@@ -1,0 +1,250 @@
+"""Cases as rows of a figure: image | pool-3 | pool-4, the colour bar, label and probability."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from numpy.typing import ArrayLike, NDArray
+
+from attnvgg.errors import InputError
+from attnvgg.explain.overlays import (
+    Interpolation,
+    Kind,
+    Pixels,
+    Region,
+    overlay,
+    scale_map,
+)
+from attnvgg.explain.page import ALARM, MARGIN, PANEL, QUIET, TIMES, Page
+from attnvgg.files import atomic_path
+
+MEANING: dict[Kind, str] = {
+    "softmax": f"Colours: attention weight relative to a uniform one (weight {TIMES} number of "
+    "positions), on a log scale that is the same for every image.",
+    "sigmoid": "Colours: attention weight, on a scale that is the same for every image.",
+    "per-image": "Colours: attention weight STRETCHED PER IMAGE from its lowest to its highest; "
+    "colours of two maps cannot be compared.",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One row: an image, what the model attended to, and what it said."""
+
+    image: Pixels
+    """RGB (H, W, 3), in source pixels."""
+    attn1: ArrayLike
+    """Weights at pool-3, (h, w)."""
+    attn2: ArrayLike
+    """Weights at pool-4, (h, w)."""
+    probability: float
+    """Of the class `scored`."""
+    predicted: str
+    """Class that the model called."""
+    label: str | None = None
+    """True class, where known; another one than `predicted` is marked as an error."""
+    scored: str | None = None
+    """Class that the probability is of; `predicted` if absent."""
+    name: str = ""
+    region: Region | None = None
+    """What the model saw, see `upsample`."""
+    mask: ArrayLike | None = None
+    """Lesion (H, W), outlined where at least half of its maximum."""
+    input_size: int | None = None
+    """Side of the model's input, see `upsample`."""
+
+    def __post_init__(self) -> None:
+        if self.mask is not None and np.shape(self.mask) != self.image.shape[:2]:
+            raise InputError(
+                f"the mask of {self.name or 'a case'} is {np.shape(self.mask)}, "
+                f"its image {self.image.shape[:2]}"
+            )
+
+    @property
+    def wrong(self) -> bool:
+        """Tell whether the model called another class than the true one."""
+        return self.label is not None and self.label != self.predicted
+
+
+class _Square(NamedTuple):
+    top: float
+    left: float
+    side: float
+
+
+def save_grid(
+    path: str | os.PathLike[str],
+    cases: Sequence[Case],
+    *,
+    kind: Kind = "softmax",
+    interpolation: Interpolation = "bilinear",
+    threshold: float | None = None,
+    title: str | None = None,
+    caption: str | None = None,
+    heads: tuple[str, str, str] = ("image", "pool-3", "pool-4"),
+    dpi: int = 200,
+) -> None:
+    """Write a figure with a row a case; about eight rows fill a page.
+
+    Args:
+        path: file to write; its suffix chooses the format (.png, .pdf, .svg, .jpg).
+        cases: rows, from the top.
+        kind: scale of the colours, see `scale_map`; it is stated on the figure.
+        interpolation: see `upsample`.
+        threshold: of the decision, stated below the figure.
+        title: above the figure.
+        caption: said below the figure in full, such as that the images are synthetic.
+        heads: names of the columns.
+        dpi: pixels an inch; a panel is 1.75 inches wide.
+
+    Raises:
+        InputError: no cases, maps of another kind, or a format that cannot be written.
+    """
+    if not cases:
+        raise InputError("there are no cases to draw")
+    rows = [_reduced(case, round(2 * PANEL * dpi)) for case in cases]
+    clipped = any(_clipped(row, kind) for row in rows)
+    notes = _notes(rows, kind, threshold, caption, clipped)
+    heights = [PANEL * float(np.clip(r.image.shape[0] / r.image.shape[1], 0.5, 1.5)) for r in rows]
+    page = Page(heights, title is not None, len(notes))
+    for number, row in enumerate(rows):
+        _draw_row(page, number, row, kind, interpolation)
+    page.draw_heads(heads, title)
+    page.draw_colour_bar(kind, clipped)
+    page.draw_notes(notes)
+    with atomic_path(path) as temporary:
+        try:
+            page.figure.savefig(temporary, dpi=dpi)
+        except ValueError as error:
+            raise InputError(f"{path} cannot be written as a figure: {error}") from error
+
+
+def save_single(path: str | os.PathLike[str], case: Case, **options: Any) -> None:
+    """Write the figure of one case, with about a pixel for each source pixel.
+
+    Args:
+        path: file to write.
+        case: the row.
+        options: as of `save_grid`.
+    """
+    dpi = int(np.clip(case.image.shape[1] / PANEL, 200, 600))
+    save_grid(path, [case], **{"dpi": dpi, **options})
+
+
+def _draw_row(
+    page: Page, number: int, case: Case, kind: Kind, interpolation: Interpolation
+) -> None:
+    top, height = float(page.tops[number]), page.heights[number]
+    panels = [case.image] + [
+        overlay(case.image, attention, case.region, kind, interpolation, case.input_size)
+        for attention in (case.attn1, case.attn2)
+    ]
+    for column, panel in enumerate(panels):
+        axes = page.axes(page.column(column), top, PANEL, height)
+        axes.imshow(panel, interpolation="antialiased")
+        axes.set_axis_off()
+        if case.mask is not None:
+            _outline(axes, np.asarray(case.mask, dtype=np.float64))
+        if column > 0:
+            _draw_remark(axes, np.asarray((case.attn1, case.attn2)[column - 1]), kind)
+    _draw_words(page, top + height / 2, height, case)
+
+
+def _draw_words(page: Page, middle: float, height: float, case: Case) -> None:
+    """Write label, probability and, for an error, what the case was called."""
+    words: list[tuple[str, dict[str, Any]]] = [
+        (case.label or case.predicted, {"fontsize": 9.5, "fontweight": "bold"}),
+        (f"p({case.scored or case.predicted}) = {case.probability:.2f}", {"fontsize": 8}),
+    ]
+    if case.wrong:
+        words.append((f"called {case.predicted}", {"fontsize": 8, "color": ALARM}))
+        bar = page.axes(page.column(0) - 0.075, middle - height / 2, 0.025, height)
+        bar.set_axis_off()
+        bar.axvspan(0, 1, color=ALARM, linewidth=0)
+        bar.set_xlim(0, 1)
+    elif case.label is None:
+        words.append(("predicted (no label)", {"fontsize": 6.5, "color": QUIET}))
+    if case.name:
+        words.append((_short(case.name), {"fontsize": 6.5, "color": QUIET}))
+    step = 0.185
+    start = middle - step * (len(words) - 1) / 2
+    for line, (text, style) in enumerate(words):
+        page.text(MARGIN, start + line * step, text, **style)
+
+
+def _notes(
+    rows: Sequence[Case], kind: Kind, threshold: float | None, caption: str | None, clipped: bool
+) -> list[str]:
+    """Return the lines below the figure."""
+    sentences = [MEANING[kind]]
+    if clipped:
+        sentences.append("Arrowheads and 'clipped': share of positions beyond the scale.")
+    if any(row.mask is not None for row in rows):
+        sentences.append("White line: lesion mask.")
+    if any(_unseen(row) for row in rows):
+        sentences.append("Darkened: outside of what the model saw.")
+    if threshold is not None:
+        wrong = "; red: wrong" if any(row.wrong for row in rows) else ""
+        sentences.append(f"Decision at p ≥ {threshold:.3g}{wrong}.")
+    if caption:
+        sentences.append(caption)
+    return textwrap.wrap(" ".join(sentences), 132)
+
+
+def _outline(axes: Axes, mask: Any) -> None:
+    if mask.max() <= mask.min():
+        return  # empty, or the whole image: no outline
+    for colour, width, alpha in (("black", 1.6, 0.35), ("white", 0.7, 1.0)):
+        axes.contour(mask, [mask.max() / 2], colors=colour, linewidths=width, alpha=alpha)
+
+
+def _draw_remark(axes: Axes, attention: NDArray[Any], kind: Kind) -> None:
+    """Say in the corner what the colours of this map cannot."""
+    share = scale_map(attention, kind).clipped.mean()
+    if kind == "per-image":
+        words = f"{attention.min():.2g} to {attention.max():.2g}"
+    elif share:
+        words = "<1 % clipped" if share < 0.01 else f"{100 * share:.0f} % clipped"
+    else:
+        return
+    axes.text(
+        0.97, 0.035, words, transform=axes.transAxes, ha="right", va="bottom", fontsize=5.8,
+        color="white", path_effects=[withStroke(linewidth=1.4, foreground="#000000a0")],
+    )  # fmt: skip
+
+
+def _clipped(case: Case, kind: Kind) -> bool:
+    return any(scale_map(attention, kind).clipped.any() for attention in (case.attn1, case.attn2))
+
+
+def _unseen(case: Case) -> bool:
+    """Tell whether some of the image is outside of the region."""
+    return case.region is not None and case.region.side + 1 < max(case.image.shape[:2])
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 25 else f"{name[:16]}…{name[-8:]}"
+
+
+def _reduced(case: Case, limit: int) -> Case:
+    """Return a case whose image is not much larger than its panel: photographs have 24 million."""
+    height, width, _ = case.image.shape
+    factor = max(height, width) // limit
+    if factor < 2:
+        return case
+    size = (width // factor, height // factor)
+    region, mask = case.region, case.mask
+    if region is not None:
+        region = _Square(region.top / factor, region.left / factor, region.side / factor)
+    if mask is not None:
+        mask = cv2.resize(np.asarray(mask, np.float32), size, interpolation=cv2.INTER_AREA)
+    image = np.asarray(cv2.resize(case.image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return replace(case, image=image, region=region, mask=mask)

@@ -1,0 +1,175 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from attnvgg.errors import InputError
+from attnvgg.explain.figures import Case, save_grid, save_single
+from tests.explain.test_overlays import Square, softmax_map
+
+
+def case(size=(32, 32), **more):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    settings = {
+        "attn1": softmax_map((4, 4)),
+        "attn2": softmax_map((2, 2)),
+        "probability": 0.8,
+        "predicted": "malignant",
+        "label": "malignant",
+        **more,
+    }
+    return Case(image, **settings)
+
+
+@pytest.fixture
+def words(monkeypatch):
+    """All that stands on the figures that are written."""
+    seen = []
+    write = Figure.savefig
+
+    def listen(self, *args, **kwargs):
+        write(self, *args, **kwargs)  # draws, and so places the tick labels
+        seen.extend(text.get_text() for text in self.findobj(lambda o: hasattr(o, "get_text")))
+
+    monkeypatch.setattr(Figure, "savefig", listen)
+    return seen
+
+
+def said(words):
+    return " ".join(" ".join(words).split())
+
+
+def test_grid_is_an_image_with_a_row_a_case(tmp_path):
+    for count in (1, 3):
+        save_grid(tmp_path / f"{count}.png", [case()] * count, dpi=50)
+    with Image.open(tmp_path / "1.png") as one, Image.open(tmp_path / "3.png") as three:
+        assert one.width == three.width
+        assert three.height > one.height + 100  # two panels of 1.75 inches more
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.png", "3.png"]
+
+
+def test_label_probability_scale_and_caption_are_on_the_figure(tmp_path, words):
+    row = case(label="malignant", probability=0.873, name="ISIC_1", scored="malignant")
+    save_grid(
+        tmp_path / "grid.png", [row], threshold=0.25, title="Title", caption="SYNTHETIC.", dpi=50
+    )
+    text = said(words)
+    for part in ("Title", "image", "pool-3", "pool-4", "malignant", "p(malignant) = 0.87"):
+        assert part in text
+    for part in ("ISIC_1", "1 = no preference", "log scale", "p ≥ 0.25", "SYNTHETIC."):
+        assert part in text
+    assert "called" not in text
+    assert "red" not in text
+    assert "clipped" not in text
+
+
+def test_errors_are_marked(tmp_path, words):
+    row = case(label="malignant", predicted="benign", scored="malignant", probability=0.1)
+    save_grid(tmp_path / "grid.png", [row], threshold=0.25, dpi=50)
+    assert "called benign" in words
+    assert "red: wrong" in said(words)
+
+
+def test_without_a_label_the_class_is_a_prediction(tmp_path, words):
+    save_grid(tmp_path / "grid.png", [case(label=None)], dpi=50)
+    assert "predicted (no label)" in words
+
+
+def test_clipping_is_said_with_its_share(tmp_path, words):
+    one = np.zeros((4, 4))
+    one[0, 0] = 1
+    save_grid(tmp_path / "grid.png", [case(attn1=one)], dpi=50)
+    assert "94 % clipped" in words  # 15 zeros of 16; 16 times is the end of the scale
+    assert "beyond the scale" in said(words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [("per-image", "STRETCHED PER IMAGE"), ("sigmoid", "same for every image")]
+)
+def test_the_scale_is_named(tmp_path, words, kind, part):
+    row = case(attn1=np.array([[0.1, 0.4]]), attn2=np.array([[0.2, 0.3]]))
+    save_grid(tmp_path / "grid.png", [row], kind=kind, dpi=50)
+    assert part in said(words)
+    assert ("0.1 to 0.4" in words) == (kind == "per-image")
+
+
+def test_mask_and_unseen_parts_are_explained(tmp_path, words):
+    mask = np.zeros((32, 48))
+    mask[8:20, 20:40] = 255
+    save_grid(tmp_path / "grid.png", [case((32, 48), region=Square(0, 8, 32), mask=mask)], dpi=50)
+    assert "lesion mask" in said(words)
+    assert "Darkened" in said(words)
+
+
+def test_an_empty_mask_has_no_outline(tmp_path):
+    save_grid(tmp_path / "grid.png", [case(mask=np.zeros((32, 32)))], dpi=50)
+    assert (tmp_path / "grid.png").stat().st_size > 0
+
+
+def test_a_mask_of_another_size_is_refused():
+    with pytest.raises(InputError, match="mask of x"):
+        case(mask=np.zeros((16, 16)), name="x")
+
+
+def test_single_has_a_pixel_for_each_source_pixel(tmp_path):
+    for width in (512, 700):
+        save_single(tmp_path / "one.png", case((20, width)))
+        with Image.open(tmp_path / "one.png") as written:
+            panel = written.width * 1.75 / 6.96
+        assert panel == pytest.approx(width, rel=0.01)
+
+
+def test_large_images_are_reduced_with_their_region_and_mask(tmp_path):
+    """A photograph looks like its own reduction."""
+    small = case((30, 40), region=Square(0, 5, 30), mask=np.eye(30, 40))
+    large = case(region=Square(0, 200, 1200), mask=np.eye(30, 40).repeat(40, 0).repeat(40, 1))
+    object.__setattr__(large, "image", small.image.repeat(40, 0).repeat(40, 1))
+    for name, row in (("small", small), ("large", large)):
+        save_grid(tmp_path / f"{name}.png", [row], dpi=50, interpolation="nearest")
+    a, b = (
+        np.asarray(Image.open(tmp_path / f"{name}.png").convert("L").resize((40, 30)), float)
+        for name in ("small", "large")
+    )
+    assert np.abs(a - b).mean() < 3
+
+
+def test_a_failed_figure_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "grid.png"
+    path.write_bytes(b"old")
+
+    def full_disk(self, target, **_):
+        target.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Figure, "savefig", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        save_grid(path, [case()])
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_unknown_format_and_no_cases_are_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be written"):
+        save_grid(tmp_path / "grid.xyz", [case()], dpi=50)
+    with pytest.raises(InputError, match="no cases"):
+        save_grid(tmp_path / "grid.png", [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_global_state():
+    """Figures need no display, no pyplot, and change no setting of matplotlib."""
+    code = """
+import sys, tempfile, matplotlib
+before = dict(matplotlib.rcParams)
+from attnvgg.explain.figures import save_grid
+from tests.explain.test_figures import case
+with tempfile.TemporaryDirectory() as folder:
+    save_grid(folder + "/grid.png", [case()], dpi=50)
+assert "matplotlib.pyplot" not in sys.modules
+assert dict(matplotlib.rcParams) == before
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

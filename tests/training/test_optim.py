@@ -1,0 +1,78 @@
+"""Optimisers and schedules against their definitions."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from attnvgg.training.config import OptimConfig
+from attnvgg.training.optim import make_optimizer, make_scheduler
+
+
+def rates(config, epochs, steps):
+    optimizer = make_optimizer([nn.Parameter(torch.zeros(1))], config)
+    scheduler = make_scheduler(optimizer, config, epochs, steps)
+    found = []
+    for _ in range(epochs * steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_constant():
+    assert rates(OptimConfig(lr=0.1), 2, 3) == [0.1] * 6
+
+
+def test_step_divides_by_ten():
+    config = OptimConfig(lr=1.0, schedule="step", step_epochs=2)
+    assert rates(config, 5, 2) == pytest.approx([1] * 4 + [0.1] * 4 + [0.01] * 2)
+
+
+def test_cosine_against_pytorch():
+    found = rates(OptimConfig(lr=0.5, schedule="cosine"), 4, 5)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.5)
+    reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
+    expected = []
+    for _ in range(20):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+    assert found == pytest.approx(expected)
+
+
+def test_warmup_is_linear():
+    assert rates(OptimConfig(lr=1.0, warmup_steps=4), 1, 6) == pytest.approx(
+        [0.25, 0.5, 0.75, 1, 1, 1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "reference"),
+    [
+        (OptimConfig(lr=0.1), lambda p: torch.optim.Adam(p, 0.1)),
+        (
+            OptimConfig(name="adamw", lr=0.1, weight_decay=0.1),
+            lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0.1),
+        ),
+        (
+            OptimConfig(name="sgd", lr=0.1, weight_decay=0.1),
+            lambda p: torch.optim.SGD(p, 0.1, 0.9, weight_decay=0.1, nesterov=True),
+        ),
+    ],
+)
+def test_fused_kernels_do_what_the_plain_ones_do(config, reference):
+    torch.manual_seed(0)
+    ours = nn.Linear(5, 3)
+    theirs = copy.deepcopy(ours)
+    pairs = [
+        (ours, make_optimizer(ours.parameters(), config)),
+        (theirs, reference(theirs.parameters())),
+    ]
+    for _ in range(3):
+        for model, optimizer in pairs:
+            optimizer.zero_grad()
+            model(torch.ones(2, 5)).square().sum().backward()
+            optimizer.step()
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
