@@ -20,6 +20,7 @@ logger = logging.getLogger("attnvgg")
 
 WRONG_INPUT = 2
 TERMINATED = 143  # 128 + SIGTERM: stopped in good order, but not finished
+KEYBOARD = 130  # 128 + SIGINT
 
 # The machine said no: the user can change that, a traceback cannot.
 MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
@@ -30,7 +31,7 @@ def run_command(
     config_class: type[Any],
     argv: Sequence[str] | None,
     command: str,
-    parse: Callable[[type[Any], Sequence[str] | None, str], Any] | None = None,
+    parse: Callable[[type[Any], Sequence[str], str], Any] | None = None,
 ) -> int:
     """Parse the command line into `config_class`, call `function` with it, return the exit code.
 
@@ -43,12 +44,13 @@ def run_command(
         parse: turns the words into the options, where `parse_config` is not enough.
 
     Returns:
-        0; 2 for wrong input; 143 when told to stop; 1 for a failed computation.
+        0; 2 for wrong input; 143 or 130 when told to stop; 1 for a failed computation.
     """
     _start_logging()
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
         with logging_redirect_tqdm([logger]):
-            function((parse or parse_config)(config_class, argv, command))
+            function((parse or parse_config)(config_class, words, command))
     except (InputError, ArgumentError) as error:
         return _complain(str(error), WRONG_INPUT)
     except OSError as error:
@@ -58,12 +60,14 @@ def run_command(
         return _complain(f"{error.strerror}{where}; nothing is left half-written", WRONG_INPUT)
     except Interrupted as stop:
         return _complain(str(stop), TERMINATED, "interrupted")
+    except KeyboardInterrupt:
+        return _complain("by Ctrl-C; nothing is left half-written", KEYBOARD, "interrupted")
     except FloatingPointError as error:
         return _complain(str(error), 1)
     return 0
 
 
-def parse_config(config_class: type[Any], argv: Sequence[str] | None, command: str) -> Any:
+def parse_config(config_class: type[Any], words: Sequence[str], command: str) -> Any:
     """Return the instance of `config_class` that the command line and its YAML file describe."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(
@@ -74,7 +78,7 @@ def parse_config(config_class: type[Any], argv: Sequence[str] | None, command: s
     for item in positionals:
         parser.add_argument(item.name, **item.metadata["positional"])
     parser.add_class_arguments(config_class, as_group=False, skip={i.name for i in positionals})
-    values = dict(vars(parser.instantiate(parser.parse_args(argv))))
+    values = dict(vars(parser.instantiate(parser.parse_args(words))))
     values.pop("config", None)
     return config_class(**values)
 

@@ -71,9 +71,7 @@ def read_config(run: RunFolder) -> TrainConfig:
     return config
 
 
-def judge(
-    run: RunFolder, accelerator: Accelerator, config: TrainConfig
-) -> dict[str, Any] | None:
+def judge(run: RunFolder, accelerator: Accelerator, config: TrainConfig) -> dict[str, Any] | None:
     """Write `predictions.csv` and `metrics.json`, and log what they say.
 
     The threshold is locked on validation; test is only judged by it.

@@ -39,20 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_resumable(
-    config_class: type[TrainConfig], argv: Sequence[str] | None, command: str
+    config_class: type[TrainConfig], words: Sequence[str], command: str
 ) -> TrainConfig:
     """Parse the options; with --resume, over those of the run that is continued.
 
     Raises:
         InputError: an option that would make it another run.
     """
-    config: TrainConfig = parse_config(config_class, argv, command)
+    config: TrainConfig = parse_config(config_class, words, command)
     if config.resume is None:
         return config
     run = open_run(config.resume)
-    words = ["--config", str(run.config)]
-    stored = flatten(parse_config(config_class, words, command))
-    merged: TrainConfig = parse_config(config_class, [*words, *(argv or [])], command)
+    its_own = ["--config", str(run.config)]
+    stored = flatten(parse_config(config_class, its_own, command))
+    merged: TrainConfig = parse_config(config_class, [*its_own, *words], command)
     changed = [k for k, v in flatten(merged).items() if v != stored[k] and k not in CHANGEABLE]
     if changed:
         raise InputError(
@@ -74,14 +74,14 @@ def train(config: TrainConfig) -> None:
     datasets = make_datasets(config, manifest)
     with accelerator.main_process_first():
         prepare_images(list(datasets.values()), loader_workers(config, accelerator))
-    model, config, start = build_model(config, manifest)
+    model, config = build_model(config, manifest)
     trainer = make_trainer(config, accelerator, model, manifest, datasets["train"])
     if config.resume is None and accelerator.is_main_process:
         run.create(needed_bytes=8 * _size(model))
         run.write_config(as_plain(config))
         write_manifest(manifest, run.manifest)
     accelerator.wait_for_everyone()
-    logger.info("Run folder: %s   (from %s weights)", run.path, start)
+    logger.info("Run folder: %s   (start: %s)", run.path, config.model.start)
 
     def save_best(predictions: Predictions, row: dict[str, Any]) -> None:
         threshold = lock_threshold(predictions)
@@ -91,7 +91,7 @@ def train(config: TrainConfig) -> None:
             classes=config.data.classes,
             threshold=threshold,
             synthetic=config.data.source == "sample",
-            start=start,
+            start=config.model.start,
             validation=row,
         )
 

@@ -93,7 +93,7 @@ def choose_threshold(labels: ArrayLike, scores: ArrayLike, sensitivity: float = 
         raise InputError(f"a sensitivity of {sensitivity} cannot be asked for: it is in (0, 1]")
     classes, values = checked(labels, scores)
     positives = np.sort(_single(values)[classes == 1])[::-1]
-    needed = math.ceil(sensitivity * len(positives) - 1e-9)  # 0.7 * 30 is a hair above 21
+    needed = math.ceil(sensitivity * len(positives) - 1e-9)  # 0.28 * 25 is a hair above 7
     return float(positives[max(needed, 1) - 1])
 
 

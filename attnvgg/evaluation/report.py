@@ -82,11 +82,11 @@ def summary(metrics: dict[str, Any]) -> str:
         f"average precision {_plain(figures['average_precision'])}."
     ]
     if many:
-        shown = ["balanced_accuracy", "accuracy"]
+        start, shown = "By the highest probability", ["balanced_accuracy", "accuracy"]
     else:
+        start = f"At threshold {metrics['threshold']['value']:.4g} ({_rule(metrics)})"
         shown = ["sensitivity", "specificity", "balanced_accuracy", "ppv", "npv"]
-        lines.append(f"Threshold {metrics['threshold']['value']:.4g}: {_rule(metrics)}.")
-    lines.append(", ".join(f"{_title(key)} {_plain(figures[key])}" for key in shown) + ".")
+    lines.append(f"{start}: {', '.join(f'{_title(k)} {_plain(figures[k])}' for k in shown)}.")
     if metrics["optimistic"]:
         lines.append(f"OPTIMISTIC. {metrics['note']}")
     return "\n".join(lines)

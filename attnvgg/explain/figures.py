@@ -15,15 +15,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from attnvgg.errors import InputError
-from attnvgg.explain.overlays import (
-    Interpolation,
-    Kind,
-    Pixels,
-    Region,
-    overlay,
-    scale_map,
-)
-from attnvgg.explain.page import ALARM, MARGIN, PANEL, QUIET, TIMES, Page
+from attnvgg.explain.overlays import Interpolation, Kind, Pixels, Region, overlay, scale_map
+from attnvgg.explain.page import ALARM, MARGIN, PANEL, QUIET, TIMES, Page, fitted
 from attnvgg.files import atomic_path
 
 MEANING: dict[Kind, str] = {
@@ -160,24 +153,25 @@ def _draw_row(
 
 def _draw_words(page: Page, middle: float, height: float, case: Case) -> None:
     """Write label, probability and, for an error, what the case was called."""
-    words: list[tuple[str, dict[str, Any]]] = [
-        (case.label or case.predicted, {"fontsize": 9.5, "fontweight": "bold"}),
-        (f"p({case.scored or case.predicted}) = {case.probability:.2f}", {"fontsize": 8}),
+    words: list[tuple[str, float, dict[str, Any]]] = [
+        (case.label or case.predicted, 9.5, {"fontweight": "bold"}),
+        (f"p({case.scored or case.predicted}) = {case.probability:.2f}", 8, {}),
     ]
     if case.wrong:
-        words.append((f"called {case.predicted}", {"fontsize": 8, "color": ALARM}))
+        words.append((f"called {case.predicted}", 8, {"color": ALARM}))
         bar = page.axes(page.column(0) - 0.075, middle - height / 2, 0.025, height)
         bar.set_axis_off()
         bar.axvspan(0, 1, color=ALARM, linewidth=0)
         bar.set_xlim(0, 1)
     elif case.label is None:
-        words.append(("predicted (no label)", {"fontsize": 6.5, "color": QUIET}))
+        words.append(("predicted (no label)", 6.5, {"color": QUIET}))
     if case.name:
-        words.append((_short(case.name), {"fontsize": 6.5, "color": QUIET}))
+        words.append((_short(case.name), 6.5, {"color": QUIET}))
     step = 0.185
     start = middle - step * (len(words) - 1) / 2
-    for line, (text, style) in enumerate(words):
-        page.text(MARGIN, start + line * step, text, **style)
+    for line, (text, size, style) in enumerate(words):
+        room = round((135 if style.get("fontweight") else 160) / size)  # letters beside the panels
+        page.text(MARGIN, start + line * step, text, fontsize=fitted(size, text, room), **style)
 
 
 def _notes(
@@ -231,7 +225,7 @@ def _unseen(case: Case) -> bool:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 25 else f"{name[:16]}…{name[-8:]}"
+    return name if len(name) <= 22 else f"{name[:13]}…{name[-8:]}"
 
 
 def _reduced(case: Case, limit: int) -> Case:

@@ -71,7 +71,8 @@ class Page:
                 fontsize=9,
             )
         if title is not None:
-            self.text(MARGIN, MARGIN + TITLE / 2 - 0.04, title, fontsize=11, fontweight="bold")
+            style = {"fontsize": fitted(11, title, 66), "fontweight": "bold"}
+            self.text(MARGIN, MARGIN + TITLE / 2 - 0.04, title, **style)
 
     def draw_colour_bar(self, kind: Kind, clipped: bool) -> None:
         """Draw the scale below the two columns of maps."""
@@ -95,3 +96,8 @@ class Page:
             self.text(
                 MARGIN, self.notes_top + (number + 0.5) * LINE, note, fontsize=6.8, color=QUIET
             )
+
+
+def fitted(size: float, words: str, room: int) -> float:
+    """Return the font size at which words take the place of at most `room` letters."""
+    return size * min(1.0, room / max(len(words), 1))

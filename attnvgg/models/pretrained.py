@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +35,7 @@ class Pretrained(nn.Module):
     """
 
     config: dict[str, Any]
+    preprocess: Callable[..., torch.Tensor]  # image -> (3, H, W), set by `attnvgg.load_model`
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()

@@ -28,6 +28,7 @@ from attnvgg.models import (
     VGGGAP,
     AttnVGG,
     FocalLoss,
+    Pretrained,
     VGGDense,
     WeightsUnavailable,
     balanced_alpha,
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_datasets(config: TrainConfig, manifest: pd.DataFrame) -> dict[str, ImageDataset]:
-    """Return the training and validation sets; they share the cache of decoded images."""
+    """Return the sets of the splits; they share the cache of decoded images."""
     data = config.data
     size, resized = data.image_size, data.resize
     assert size is not None  # filled in by `resolve`, as is the next
@@ -56,7 +57,7 @@ def make_datasets(config: TrainConfig, manifest: pd.DataFrame) -> dict[str, Imag
             cache=cache,
             seed=config.seed,
         )
-        for split in ("train", "val")
+        for split in ("train", "val", "test")
     }
 
 
@@ -68,21 +69,20 @@ def open_cache(data: DataConfig) -> ImageCache | None:
     return ImageCache(data.cache or home / "attnvgg" / "images", int(data.cache_gib * 2**30))
 
 
-def build_model(config: TrainConfig, manifest: pd.DataFrame) -> tuple[nn.Module, TrainConfig, str]:
-    """Build the network, and settle what depends on its start.
+def build_model(config: TrainConfig, manifest: pd.DataFrame) -> tuple[Pretrained, TrainConfig]:
+    """Build the network, and settle in the configuration what depends on data and start.
 
-    Returns:
-        The model, the configuration with number of logits and learning rate filled in, and
-        what the backbone started from.
+    ImageNet weights that cannot be fetched stop a run on real data; the sample then starts from
+    random ones, and the run says so.
     """
     torch.manual_seed(config.seed)
     classes = int(manifest["label"].max()) + 1
     logits = config.model.num_classes or (1 if classes == 2 else classes)
     if logits != classes and (logits, classes) != (1, 2):
         raise InputError(f"--model.num_classes {logits} does not fit labels of {classes} classes")
-    weights, start = config.model.weights, str(config.model.weights or "random")
     if config.resume is not None:
-        weights = None  # the saved state replaces them
+        return _construct(config, logits, None), config  # the saved state replaces the weights
+    weights, start = config.model.weights, str(config.model.weights or "random weights")
     try:
         model = _construct(config, logits, weights)
     except WeightsUnavailable:
@@ -91,13 +91,14 @@ def build_model(config: TrainConfig, manifest: pd.DataFrame) -> tuple[nn.Module,
         logger.warning(
             "ImageNet weights cannot be fetched: the sample is trained from random ones."
         )
-        model, start = _construct(config, logits, None), "random (ImageNet weights not available)"
-        config = updated(config, {"model.weights": None})
-    rate = config.optim.lr or (1e-4 if config.model.weights else 5e-4)
-    return model, updated(config, {"model.num_classes": logits, "optim.lr": rate}), start
+        weights, start = None, "random weights (those of ImageNet could not be fetched)"
+        model = _construct(config, logits, None)
+    rate = config.optim.lr or (1e-4 if weights else 5e-4)
+    settled = {"model.num_classes": logits, "model.weights": weights, "model.start": start}
+    return model, updated(config, settled | {"optim.lr": rate})
 
 
-def _construct(config: TrainConfig, logits: int, weights: str | None) -> nn.Module:
+def _construct(config: TrainConfig, logits: int, weights: str | None) -> Pretrained:
     model = config.model
     if model.name == "gap":
         return VGGGAP(logits, dropout=model.dropout, backbone=model.backbone, weights=weights)
@@ -116,7 +117,7 @@ def _construct(config: TrainConfig, logits: int, weights: str | None) -> nn.Modu
 def make_trainer(
     config: TrainConfig,
     accelerator: Accelerator,
-    model: nn.Module,
+    model: Pretrained,
     manifest: pd.DataFrame,
     dataset: ImageDataset,
 ) -> Trainer:

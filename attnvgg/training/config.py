@@ -80,6 +80,8 @@ class ModelConfig:
     """Dropout before the last layer."""
     weights: str | None = "imagenet"
     """imagenet, null (random), or a file of backbone weights."""
+    start: str | None = None
+    """Written by the run: what the backbone did start from."""
 
 
 @dataclass(frozen=True)

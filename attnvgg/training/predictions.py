@@ -23,13 +23,18 @@ class Predictions:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Return probabilities in [0, 1]: (n, 1) of class 1 for K=1, else (n, K)."""
-        logits = torch.from_numpy(self.logits).double()
-        return (logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)).numpy()
+        """Return probabilities, see `to_probabilities`."""
+        return to_probabilities(self.logits)
 
     def renumbered(self, rows: np.ndarray) -> Predictions:
         """Return the same with `index` i replaced by `rows[i]`: from a subset to its whole."""
         return replace(self, index=rows[self.index])
+
+
+def to_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Turn logits (n, K) into probabilities in [0, 1]: (n, 1) of class 1 for K=1, else (n, K)."""
+    values = torch.from_numpy(logits).double()
+    return (values.sigmoid() if values.shape[1] == 1 else values.softmax(1)).numpy()
 
 
 def joined(seen: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Predictions:

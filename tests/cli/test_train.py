@@ -144,7 +144,7 @@ def test_kill_and_resume_is_exact(csv_options, tmp_path):
 
     code, _ = start_and_kill(options, two_epochs_done, signal.SIGKILL)
     assert code == -signal.SIGKILL
-    assert main(["--resume", str(run)]) == 0
+    subprocess.run([*SCRIPT, "--resume", str(run)], check=True, capture_output=True, timeout=200)
     assert_same_run(tmp_path / "straight", run)
 
 
