@@ -84,11 +84,10 @@ def parse_config(config_class: type[Any], words: Sequence[str], command: str) ->
 
 
 def _start_logging() -> None:
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.propagate = False
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [handler]  # not one more each time a command is called from Python
+    logger.propagate = False
     logger.setLevel(logging.INFO)
 
 

@@ -137,8 +137,8 @@ def _targets(config: VisualizeConfig) -> tuple[RunFolder | None, list[Path]]:
         raise InputError("give one run folder, or images of your own with --model RUN, not both")
     if runs:
         return open_run(runs[0]), []
-    run = newest_run(config.out) if config.model is None else None
     images = [path for target in files for path in _images(target)]
+    run = newest_run(config.out) if config.model is None else None
     if not images and run is None:
         return open_run(Path(str(config.model))), []
     return run, images

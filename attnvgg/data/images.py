@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -28,8 +29,8 @@ __all__ = ["ImageDataset", "inspect_image", "prepare_images", "read_image", "sta
 class ImageDataset(Dataset[dict[str, Any]]):
     """The cases of a manifest as samples `{"image", "label", "index"}`.
 
-    `image` is float32 (3, size, size), `index` the row of the manifest. If the manifest has a
-    column `mask`, a sample also has `mask`, float32 (1, size, size) in [0, 1], and `has_mask`:
+    `image` is float32 (3, size, size), `index` the row of the manifest. A column `weight` is
+    passed on as float32. If the manifest has a column `mask`, a sample also has `mask`, float32 (1, size, size) in [0, 1], and `has_mask`:
     rows without a mask get zeros and False, so that samples can be stacked.
 
     Samples are asked for by *position*: positions beyond the last row begin again at the first.
@@ -52,9 +53,13 @@ class ImageDataset(Dataset[dict[str, Any]]):
         cache: ImageCache | None = None,
         seed: int = 0,
     ) -> None:
+        use_one_thread()
         self.preprocess, self.augment, self.cache, self.seed = preprocess, augment, cache, seed
         self.images = [os.path.abspath(path) for path in manifest["image"]]
         self.labels: list[int] = manifest["label"].tolist()
+        self.weights: list[float] | None = None
+        if "weight" in manifest:
+            self.weights = manifest["weight"].tolist()
         self.masks: list[str | None] | None = None
         if "mask" in manifest:
             known = manifest["mask"].notna()
@@ -89,6 +94,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
         pixels = self._augmented(pixels, position)
         image = self.preprocess.normalise(pixels)
         sample = {"image": image, "label": self.labels[row], "index": row}
+        if self.weights is not None:
+            sample["weight"] = np.float32(self.weights[row])
         if self.masks is not None:
             mask = torch.from_numpy(pixels[None, ..., 3].astype(np.float32) / 255)
             sample |= {"mask": mask, "has_mask": self.masks[row] is not None}
@@ -136,8 +143,9 @@ class ImageDataset(Dataset[dict[str, Any]]):
     def _augmented(self, pixels: Pixels, position: int) -> Pixels:
         if self.augment is None:
             return self.preprocess.centre(pixels)
+        # One stream for all transforms: `set_random_seed` would seed each of them alike, and two
+        # flips would always coincide. A new NumPy generator would cost as much as the rotation.
         chance = random.Random((self.seed << 64) + (self.epoch << 32) + position)
-        # a new NumPy generator would cost as much as the rotation of the picture
         state = {**self.generator.bit_generator.state, "has_uint32": 0}
         state["state"]["state"] = chance.getrandbits(128)
         self.generator.bit_generator.state = state
@@ -159,8 +167,6 @@ def prepare_images(datasets: ImageDataset | Iterable[ImageDataset], workers: int
     datasets = [datasets] if isinstance(datasets, ImageDataset) else list(datasets)
     jobs = [(dataset, row) for dataset in datasets for row in range(len(dataset))]
     offenders: list[str] = []
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # one picture a thread, not one picture by all threads
     pool = ThreadPoolExecutor(workers + 1)
     try:
         found = pool.map(_offenders, jobs)
@@ -168,7 +174,6 @@ def prepare_images(datasets: ImageDataset | Iterable[ImageDataset], workers: int
             offenders += new
     finally:
         pool.shutdown(cancel_futures=True)
-        cv2.setNumThreads(threads)
     if offenders:
         count = len(offenders := list(dict.fromkeys(offenders)))
         raise InputError(f"{count} of the image files cannot be used:", offenders)
@@ -187,8 +192,21 @@ def _offenders(job: tuple[ImageDataset, int]) -> list[str]:
 
 
 def start_worker(worker_id: int) -> None:
-    """Set up a loader process: several of them with several threads each would only collide.
+    """Set up a loader process.
 
     There are no seeds to set: augmentation takes its own from (seed, epoch, position).
     """
-    cv2.setNumThreads(1)
+    use_one_thread()
+    # Ctrl-C and batch systems reach the whole group; the parent finishes its step and then ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def use_one_thread() -> None:
+    """Keep OpenCV from starting threads: several pictures at a time are faster than one by many.
+
+    This must happen before loader processes are forked. A child has none of its parent's threads
+    but waits for them as soon as it uses OpenCV's pool, or changes its size: for ever.
+    """
+    if cv2.getNumThreads() != 1:
+        cv2.setNumThreads(1)

@@ -119,15 +119,22 @@ def test_resume_refuses_another_run(trained, capsys):
 
 
 def start_and_kill(options, ready, number):
-    """Start a run of its own, send it a signal once `ready` holds, return its exit code."""
+    """Start a run of its own and send its whole process group a signal once `ready` holds.
+
+    A batch system signals the workers as well as the main process.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [*SCRIPT, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*SCRIPT, *options],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     ) as process:
         deadline = time.monotonic() + 120
         while not ready() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        process.send_signal(number)
+        os.killpg(process.pid, number)
         output = process.communicate(timeout=120)[0].decode()
     return process.returncode, output
 
@@ -151,6 +158,7 @@ def test_kill_and_resume_is_exact(csv_options, tmp_path):
 def test_sigterm_saves_within_the_epoch(csv_options, tmp_path):
     """A polite stop is answered at the next step, and costs nothing."""
     options = [*csv_options, "--epochs=30", f"--out={tmp_path}", "--name=a", "--data.passes=20"]
+    options.append("--data.workers=2")
     run = tmp_path / "a"
     code, output = start_and_kill(options, (run / "tensorboard").exists, signal.SIGTERM)
     assert code == 143, output

@@ -40,7 +40,9 @@ def test_one_picture_a_case(run):
 def test_the_draw_is_seeded_and_takes_each_class(run, monkeypatch):
     """Both classes are drawn in equal parts, not the cases that look best."""
     drawn = []
-    monkeypatch.setattr("attnvgg.cli.visualize.save_grid", lambda path, cases, **_: drawn.append(cases))
+    monkeypatch.setattr(
+        "attnvgg.cli.visualize.save_grid", lambda path, cases, **_: drawn.append(cases)
+    )
     for seed in (0, 0, 1):
         visualize(VisualizeConfig(targets=[run], count=6, seed=seed))
     names = [[case.name for case in cases] for cases in drawn]
