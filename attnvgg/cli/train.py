@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from accelerate import Accelerator
@@ -17,6 +17,7 @@ from attnvgg.cli.evaluate import judge
 from attnvgg.data.images import prepare_images
 from attnvgg.data.manifest import read_manifest, write_manifest
 from attnvgg.errors import InputError
+from attnvgg.models import Pretrained
 from attnvgg.training.build import (
     build_model,
     loader_workers,
@@ -85,7 +86,7 @@ def train(config: TrainConfig) -> None:
 
     def save_best(predictions: Predictions, row: dict[str, Any]) -> None:
         threshold = lock_threshold(predictions)
-        accelerator.unwrap_model(model).save_pretrained(
+        cast(Pretrained, trainer.judged).save_pretrained(
             run.best,
             preprocess=datasets["val"].preprocess.to_dict(),
             classes=config.data.classes,

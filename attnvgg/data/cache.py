@@ -8,8 +8,10 @@ nothing to repair. A file an entry would cost three times as much to write.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import math
 import os
 import shutil
 import struct
@@ -27,7 +29,7 @@ Pixels = NDArray[np.uint8]
 
 VERSION = 1
 PAGE = 4096
-WAYS = 8  # slots an entry may lie in; with 8, a table fills to about 90 % before one is turned away
+WAYS = 16  # slots an entry may lie in: of a table that is half full, one in 65,000 is turned away
 STRIDE = 64  # entries between two looks at the disk
 
 HEADER = struct.Struct("=16sQd")  # key, checksum, when it was last wanted (seconds)
@@ -72,9 +74,9 @@ class _Table:
 
     def candidates(self, key: bytes) -> Iterator[_Entry]:
         """Yield the slots in which an entry may lie, in the order in which they are filled."""
-        first = int.from_bytes(key[:8], "little")
-        for way in range(min(WAYS, self.slots)):
-            offset = (first + way) % self.slots * self.slot_bytes
+        first, step = struct.unpack("=QQ", key)  # a step of its own, or full slots would cluster
+        for way in range(WAYS):
+            offset = (first + way * (step | 1)) % self.slots * self.slot_bytes
             header = os.pread(self.file, HEADER.size, offset).ljust(HEADER.size, b"\0")
             yield _Entry(offset, *HEADER.unpack(header))
 
@@ -117,12 +119,12 @@ class ImageCache:
 
     def get(self, key: bytes, shape: tuple[int, ...]) -> Pixels | None:
         """Return the pixels that were stored under a `file_key`, or None."""
-        pixels = np.empty(shape, np.uint8)
-        if (table := self._table(pixels.nbytes)) is None:
+        if (table := self._table(math.prod(shape))) is None:
             return None
         try:
             if (entry := table.find(key)) is None:
                 return None
+            pixels = np.empty(shape, np.uint8)
             os.preadv(table.file, [pixels.data], entry.offset + HEADER.size)
             if _checksum(pixels) != entry.checksum:
                 return None
@@ -167,21 +169,30 @@ class ImageCache:
 
     def _room(self, table: _Table) -> int:
         """Return how many bytes may be added, after removing tables that nobody wants any more."""
-        others = [path for path in self.folder.glob("*.slots") if path != table.path]
-        others = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
+        others = sorted(self._others(table))
         while True:
-            used = sum(path.stat().st_blocks * 512 for path in [table.path, *others])
+            used = os.fstat(table.file).st_blocks * 512 + sum(size for _, size, _ in others)
             free = shutil.disk_usage(self.folder).free - self.reserve_bytes
             room = min(self.limit_bytes - used, free)
-            if room >= table.slot_bytes or not others or others[-1].stat().st_mtime >= self.opened:
+            if room >= table.slot_bytes or not others or others[0][0] >= self.opened:
                 return room
-            others.pop().unlink()
+            others.pop(0)[2].unlink(missing_ok=True)
+
+    def _others(self, table: _Table) -> Iterator[tuple[float, int, Path]]:
+        """Yield (last change, bytes on disk, path) of the other tables in the folder."""
+        for path in self.folder.glob("*.slots"):
+            with contextlib.suppress(FileNotFoundError):  # another process made room
+                state = path.stat()
+                if path != table.path:
+                    yield state.st_mtime, state.st_blocks * 512, path
 
     def _table(self, entry_bytes: int) -> _Table | None:
         """Return the table for entries of this size; None if there is no cache (any more)."""
         if entry_bytes not in self._tables and not self._off:
             slot_bytes = -(-(HEADER.size + entry_bytes) // PAGE) * PAGE
             slots = self.limit_bytes // slot_bytes
+            if slots == 0:
+                return None
             name = f"v{VERSION}-{entry_bytes}-{slots}.slots"
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -197,8 +208,7 @@ class ImageCache:
 
 
 def _checksum(pixels: Pixels) -> int:
-    """Return the sum of all 64-bit words: missing pages change it, and it costs 4 microseconds."""
-    flat = pixels.reshape(-1)
-    whole = flat.size // 8 * 8
-    words = int(flat[:whole].view(np.uint64).sum(dtype=np.uint64))
-    return (words + int(flat[whole:].sum(dtype=np.uint64))) % 2**64
+    """Return the sum of all 64-bit words: missing pages change it, at a fifth of a CRC's cost."""
+    words = np.frombuffer(pixels.data, np.uint64, pixels.size // 8)
+    rest = pixels.reshape(-1)[words.size * 8 :].tobytes()
+    return (int(np.add.reduce(words)) + int.from_bytes(rest)) % 2**64

@@ -25,13 +25,16 @@ from attnvgg.errors import InputError
 
 __all__ = ["ImageDataset", "inspect_image", "prepare_images", "read_image", "start_worker"]
 
+GRACE_SECONDS = 20
+
 
 class ImageDataset(Dataset[dict[str, Any]]):
     """The cases of a manifest as samples `{"image", "label", "index"}`.
 
     `image` is float32 (3, size, size), `index` the row of the manifest. A column `weight` is
-    passed on as float32. If the manifest has a column `mask`, a sample also has `mask`, float32 (1, size, size) in [0, 1], and `has_mask`:
-    rows without a mask get zeros and False, so that samples can be stacked.
+    passed on as float32. If the manifest has a column `mask`, a sample also has `mask`, float32
+    (1, size, size) in [0, 1], and `has_mask`: rows without a mask get zeros and False, so that
+    samples can be stacked.
 
     Samples are asked for by *position*: positions beyond the last row begin again at the first.
     The augmentation is a pure function of (seed, epoch, position): it does not depend on the
@@ -197,9 +200,10 @@ def start_worker(worker_id: int) -> None:
     There are no seeds to set: augmentation takes its own from (seed, epoch, position).
     """
     use_one_thread()
-    # Ctrl-C and batch systems reach the whole group; the parent finishes its step and then ends us
+    # Ctrl-C and batch systems reach the whole group: the parent finishes its step and ends us in
+    # good order. Were SIGTERM ignored, a parent that crashed would wait for us without end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_SECONDS))
 
 
 def use_one_thread() -> None:

@@ -104,7 +104,10 @@ def upsample(
     rows, seen_rows = _axis(height, values.shape[0], top, tall, interpolation)
     columns, seen_columns = _axis(width, values.shape[1], left, wide, interpolation)
     seen: Flags = np.logical_and.outer(seen_rows, seen_columns)
-    return (rows @ values @ columns.T).astype(np.float32, copy=False), seen
+    # OpenCV multiplies such small matrices at once; NumPy wakes threads that cost far more.
+    large = cv2.gemm(rows, values, 1, None, 0)  # type: ignore[call-overload]  # (height, w)
+    large = cv2.gemm(large, columns, 1, None, 0, flags=cv2.GEMM_2_T)  # type: ignore[call-overload]
+    return np.asarray(large, dtype=np.float32), seen
 
 
 def overlay(

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from torch import nn
 from torch.utils.data import DataLoader
 
 from attnvgg.data.cache import ImageCache
@@ -35,7 +34,7 @@ from attnvgg.models import (
 )
 from attnvgg.training.config import DataConfig, TrainConfig, updated
 from attnvgg.training.engine import Trainer
-from attnvgg.training.optim import make_optimizer, make_scheduler
+from attnvgg.training.optim import make_average, make_optimizer, make_scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ def build_model(config: TrainConfig, manifest: pd.DataFrame) -> tuple[Pretrained
         )
         weights, start = None, "random weights (those of ImageNet could not be fetched)"
         model = _construct(config, logits, None)
-    rate = config.optim.lr or (1e-4 if weights else 5e-4)
+    rate = config.optim.lr or (1e-4 if weights else 1e-3)
     settled = {"model.num_classes": logits, "model.weights": weights, "model.start": start}
     return model, updated(config, settled | {"optim.lr": rate})
 
@@ -129,7 +128,8 @@ def make_trainer(
     labels = manifest.loc[manifest["split"] == "train", "label"].to_numpy(copy=True)
     batches = _batches(config, accelerator, labels)
     workers = loader_workers(config, accelerator)
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last).to(accelerator.device)
+    average = make_average(model, config.optim)
     prepared = accelerator.prepare_model(model)
     optimizer = make_optimizer(prepared.parameters(), config.optim)
     steps = max(1, batches.batches // config.accumulate)
@@ -142,6 +142,7 @@ def make_trainer(
         scheduler=make_scheduler(optimizer, config.optim, config.epochs, steps),
         loader=training_loader(dataset, batches, workers, pin=accelerator.device.type == "cuda"),
         batches=batches,
+        average=average,
         case_names=manifest.loc[manifest["split"] == "train", "image"].tolist(),
     )
 

@@ -101,7 +101,7 @@ class OptimConfig:
     name: Literal["adam", "adamw", "sgd"] = "adam"
     """Optimiser (sgd is with Nesterov momentum)."""
     lr: float | None = None
-    """Learning rate; null: 1e-4 from pretrained weights, 5e-4 from random ones."""
+    """Learning rate; null: 1e-4 from pretrained weights, 1e-3 from random ones."""
     momentum: float = 0.9
     """Momentum of sgd."""
     weight_decay: float = 0.0
@@ -114,6 +114,9 @@ class OptimConfig:
     """Optimiser steps of linear warm-up."""
     clip: float | None = None
     """Largest norm of the gradient."""
+    average: float | None = None
+    """Decay of a running average of the weights, which then is what is validated and saved; 0 for
+    none; null: none (the sample: 0.98)."""
 
 
 @dataclass(frozen=True)
@@ -164,12 +167,12 @@ CHANGEABLE = {
     "data.workers", "data.cache", "data.cache_gib", "eval_batch_size",
 }  # fmt: skip
 
-REAL = {"data.image_size": 224, "batch_size": 100}
-SAMPLE = {"data.image_size": 96, "batch_size": 16}
+REAL = {"data.image_size": 224, "batch_size": 100, "optim.average": 0.0}
+SAMPLE = {"data.image_size": 96, "batch_size": 16, "optim.average": 0.98}
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Fill in what was left to the recipe: input size and batch size, by the kind of data."""
+    """Fill in what was left to the recipe, by the kind of data."""
     defaults = SAMPLE if config.data.source == "sample" else REAL
     values = flatten(config)
     changes = {key: value for key, value in defaults.items() if values[key] is None}

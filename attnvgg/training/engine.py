@@ -16,6 +16,7 @@ from accelerate.utils import GradientAccumulationPlugin, gather_object
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -47,15 +48,23 @@ class Trainer:
     loader: DataLoader[Any]
     batches: TrainingBatches
     case_names: Sequence[str]
+    average: AveragedModel | None = None
+
+    @property
+    def judged(self) -> nn.Module:
+        """Return the model that is validated and saved: the running average, if there is one."""
+        module: nn.Module = self.accelerator.unwrap_model(self.model)
+        return module if self.average is None else self.average.module
 
     @property
     def states(self) -> dict[str, Any]:
         """Return what a continuation restores."""
-        return {
+        parts = {
             "model": self.accelerator.unwrap_model(self.model),
             "optimizer": self.optimizer,
             "scheduler": self.scheduler,
         }
+        return parts if self.average is None else parts | {"average": self.average}
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -171,7 +180,7 @@ def fit(trainer: Trainer, validation: DataLoader[Any], run: RunFolder, on_best: 
             started = time.monotonic()
             trained = train_one_epoch(trainer, progress, saver.after_step)
             saver.save()  # validation may take long, and a kill then must not cost the epoch
-            validated = evaluate(trainer.model, validation, accelerator, "validation")
+            validated = evaluate(trainer.judged, validation, accelerator, "validation")
             row = {
                 "epoch": progress.epoch + 1,
                 "train": score(trained, trainer.criterion),
@@ -256,6 +265,8 @@ def _step(trainer: Trainer, batch: dict[str, Any], progress: Progress) -> tuple[
     trainer.optimizer.step()
     if accelerator.sync_gradients:
         trainer.scheduler.step()
+        if trainer.average is not None:
+            trainer.average.update_parameters(accelerator.unwrap_model(trainer.model))
     trainer.optimizer.zero_grad()
     return value, logits.detach().float().cpu()
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
 from attnvgg.training.config import OptimConfig
 
@@ -45,3 +46,25 @@ def make_scheduler(
         return warmup
 
     return LambdaLR(optimizer, factor)
+
+
+def make_average(model: nn.Module, config: OptimConfig) -> AveragedModel | None:
+    """Return the running average of a model's weights and statistics, None where it is not wanted.
+
+    The decay grows with the steps, so that the random start is soon forgotten:
+    min(decay, (1 + steps) / (10 + steps)).
+    """
+    decay = config.average
+    if not decay:
+        return None
+
+    def blend(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
+        share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        for mean, value in zip(averaged, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, share)
+            else:
+                mean.copy_(value)  # a count of batches
+
+    with torch.no_grad():
+        return AveragedModel(model, multi_avg_fn=blend, use_buffers=True)

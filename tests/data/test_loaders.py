@@ -59,7 +59,7 @@ def test_processes_share_the_very_batches_of_one(cases, world, share, accumulate
     ]
     assert all(len(one) == len(whole) for one in shares)
     for joined, batch in zip(zip(*shares, strict=True), whole, strict=True):
-        assert sorted(sum(joined, [])) == sorted(batch)
+        assert sorted(case for one in joined for case in one) == sorted(batch)
 
 
 def test_an_epoch_holds_whole_steps():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from attnvgg.training.config import OptimConfig
-from attnvgg.training.optim import make_optimizer, make_scheduler
+from attnvgg.training.optim import make_average, make_optimizer, make_scheduler
 
 
 def rates(config, epochs, steps):
@@ -76,3 +76,25 @@ def test_fused_kernels_do_what_the_plain_ones_do(config, reference):
             model(torch.ones(2, 5)).square().sum().backward()
             optimizer.step()
     assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
+
+
+def test_the_average_is_the_recursion_it_says():
+    model = nn.BatchNorm1d(2)
+    average = make_average(model, OptimConfig(average=0.3))
+    expected = None
+    for step in range(4):
+        with torch.no_grad():
+            model.weight.fill_(float(step))
+            model.running_mean.fill_(2.0 * step)
+            model.num_batches_tracked.fill_(step)
+        average.update_parameters(model)
+        decay = min(0.3, (1 + step) / (10 + step))
+        expected = step if expected is None else decay * expected + (1 - decay) * step
+    assert average.module.weight[0].item() == pytest.approx(expected)
+    assert average.module.running_mean[0].item() == pytest.approx(2 * expected)
+    assert average.module.num_batches_tracked == 3
+
+
+def test_no_average_unless_asked_for():
+    assert make_average(nn.Linear(1, 1), OptimConfig()) is None
+    assert make_average(nn.Linear(1, 1), OptimConfig(average=0.0)) is None
