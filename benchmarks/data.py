@@ -27,7 +27,7 @@ from attnvgg.data.images import ImageDataset
 from attnvgg.data.transforms import Preprocess, augmentation
 from benchmarks.baseline import TutorialDataset
 
-IMAGES, SIDE, TURN, ROUNDS = 200, 512, 20, 5
+IMAGES, SIDE, TURN, ROUNDS = 200, 512, 20, 12
 # The spectrum and grain that give files as large as real photographs of this size: 54 and 85 KB at
 # quality 90 and 95 (scikit-image's cat has 58 and 83, its coffee 60 and 88, its retina 41 and 60).
 SLOPE, NOISE = 1.45, 1.0

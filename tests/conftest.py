@@ -53,11 +53,11 @@ def draw_disc(rng, label, side=64):
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
-    """A CSV of 60 pictures of 20 patients, and the pictures beside it."""
+    """A CSV of 62 pictures of 20 patients, and the pictures beside it."""
     folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     rows = []
-    for i in range(60):
+    for i in range(62):
         label = int(i % 20 < 8)
         cv2.imwrite(str(folder / f"{i:02d}.png"), draw_disc(rng, label))
         sex = "female" if i % 2 else "male"

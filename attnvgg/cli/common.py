@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import signal
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
@@ -19,8 +21,7 @@ from attnvgg.training.signals import Interrupted
 logger = logging.getLogger("attnvgg")
 
 WRONG_INPUT = 2
-TERMINATED = 143  # 128 + SIGTERM: stopped in good order, but not finished
-KEYBOARD = 130  # 128 + SIGINT
+SIGNAL = 128  # and the number of the signal: stopped in good order, but not finished
 
 # The machine said no: the user can change that, a traceback cannot.
 MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
@@ -59,9 +60,11 @@ def run_command(
         where = f": {error.filename}" if error.filename else ""
         return _complain(f"{error.strerror}{where}; nothing is left half-written", WRONG_INPUT)
     except Interrupted as stop:
-        return _complain(str(stop), TERMINATED, "interrupted")
+        return _complain(str(stop), SIGNAL + stop.signum, "interrupted")
     except KeyboardInterrupt:
-        return _complain("by Ctrl-C; nothing is left half-written", KEYBOARD, "interrupted")
+        return _complain(
+            "by Ctrl-C; nothing is left half-written.", SIGNAL + signal.SIGINT, "interrupted"
+        )
     except FloatingPointError as error:
         return _complain(str(error), 1)
     return 0
@@ -78,7 +81,10 @@ def parse_config(config_class: type[Any], words: Sequence[str], command: str) ->
     for item in positionals:
         parser.add_argument(item.name, **item.metadata["positional"])
     parser.add_class_arguments(config_class, as_group=False, skip={i.name for i in positionals})
-    values = dict(vars(parser.instantiate(parser.parse_args(words))))
+    try:
+        values = dict(vars(parser.instantiate(parser.parse_args(words))))
+    except UnicodeDecodeError as error:
+        raise InputError("The file of --config is not a text file.") from error
     values.pop("config", None)
     return config_class(**values)
 
@@ -92,5 +98,6 @@ def _start_logging() -> None:
 
 
 def _complain(message: str, code: int, kind: str = "error") -> int:
-    print(f"{kind}: {message}", file=sys.stderr)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, one speaks
+        print(f"{kind}: {message}", file=sys.stderr)
     return code

@@ -55,7 +55,11 @@ def evaluate_run(options: EvaluateConfig) -> None:
     """Evaluate a run again, from its best model and its manifest."""
     run = open_run(options.run)
     config = read_config(run)
-    changes: dict[str, Any] = {"device": options.device, "threads": options.threads}
+    changes: dict[str, Any] = {
+        "device": options.device,
+        "threads": options.threads,
+        "precision": "no",  # evaluation is in full precision, on whatever machine
+    }
     if options.batch_size is not None:
         changes["eval_batch_size"] = options.batch_size
     if options.workers is not None:
@@ -83,13 +87,13 @@ def judge(run: RunFolder, accelerator: Accelerator, config: TrainConfig) -> dict
     table = _predict(run, accelerator, config, manifest)
     if not accelerator.is_main_process:
         return None
-    with atomic_path(run.predictions) as temporary:
-        table.to_csv(temporary, index=False)
     metrics = evaluate_predictions(table)
     if config.data.source == "sample":
         assert config.data.root is not None  # filled in by the command that made the run
         metrics["synthetic"] = True
         metrics["sample"] = sample_reference(config.data.root, manifest)
+    with atomic_path(run.predictions) as temporary:
+        table.to_csv(temporary, index=False)
     with atomic_path(run.evaluation) as temporary:
         temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     logger.info("%s", summary(metrics))
@@ -111,7 +115,7 @@ def _predict(
     model: Any = load_model(run.path).to(accelerator.device)
     rows = np.flatnonzero(manifest["split"].isin(["val", "test"]))
     if not len(rows):
-        raise InputError(f"{run.manifest} has neither validation nor test rows")
+        raise InputError(f"{run.manifest} has neither validation nor test rows.")
     dataset = ImageDataset(
         manifest.iloc[rows].drop(columns="mask", errors="ignore").reset_index(drop=True),
         model.preprocess,

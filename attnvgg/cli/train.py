@@ -26,7 +26,15 @@ from attnvgg.training.build import (
     validation_loader,
 )
 from attnvgg.training.checkpoint import load_model
-from attnvgg.training.config import CHANGEABLE, TrainConfig, as_plain, flatten, resolve, updated
+from attnvgg.training.config import (
+    CHANGEABLE,
+    TrainConfig,
+    as_plain,
+    check,
+    flatten,
+    resolve,
+    updated,
+)
 from attnvgg.training.engine import fit, make_accelerator
 from attnvgg.training.predictions import Predictions, lock_threshold
 from attnvgg.training.run import RunFolder, new_run_name, open_run
@@ -71,10 +79,13 @@ def train(config: TrainConfig) -> None:
     if not accelerator.is_main_process:
         logging.getLogger("attnvgg").setLevel(logging.ERROR)
     config, run, manifest = _begin(config, accelerator)
+    if config.device != "cpu" and accelerator.device.type == "cpu":
+        logger.info("There is no GPU here: training on the CPU.")
     logger.info("Cases: %s.", describe(manifest))
     datasets = make_datasets(config, manifest)
-    with accelerator.main_process_first():
+    if accelerator.is_local_main_process:
         prepare_images(list(datasets.values()), loader_workers(config, accelerator))
+    accelerator.wait_for_everyone()
     model, config = build_model(config, manifest)
     trainer = make_trainer(config, accelerator, model, manifest, datasets["train"])
     if config.resume is None and accelerator.is_main_process:
@@ -96,13 +107,13 @@ def train(config: TrainConfig) -> None:
             validation=row,
         )
 
-    fit(trainer, validation_loader(config, accelerator, datasets["val"]), run, save_best)
-    accelerator.wait_for_everyone()
-    metrics = judge(run, accelerator, config)
-    if metrics is not None:
-        model = load_model(run.path)  # its threshold, and what it is worth, go with the model
-        threshold = metrics["threshold"] and metrics["threshold"]["value"]
-        model.save_pretrained(run.best, threshold=threshold, metrics=metrics)
+    with run.locked():
+        fit(trainer, validation_loader(config, accelerator, datasets["val"]), run, save_best)
+        metrics = judge(run, accelerator, config)
+        if metrics is not None:
+            model = load_model(run.path)  # its threshold and its worth go with the model
+            threshold = metrics["threshold"] and metrics["threshold"]["value"]
+            model.save_pretrained(run.best, threshold=threshold, metrics=metrics)
 
 
 def _begin(
@@ -114,6 +125,7 @@ def _begin(
         run = RunFolder(config.resume, writes=writes)
         logger.info("Resuming %s.", run.path)
         return config, run, read_manifest(run.manifest)
+    check(config)
     name = broadcast_object_list([config.name or new_run_name()])[0]
     run = RunFolder(config.out / name, writes=writes)
     if writes:

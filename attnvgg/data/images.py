@@ -74,6 +74,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
             "mask": (preprocess.recipe("mask"), (side, side)),
         }
         self.generator = np.random.Generator(np.random.PCG64(0))
+        self.state: dict[str, Any] = {**self.generator.bit_generator.state}
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -149,9 +150,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
         # One stream for all transforms: `set_random_seed` would seed each of them alike, and two
         # flips would always coincide. A new NumPy generator would cost as much as the rotation.
         chance = random.Random((self.seed << 64) + (self.epoch << 32) + position)
-        state = {**self.generator.bit_generator.state, "has_uint32": 0}
-        state["state"]["state"] = chance.getrandbits(128)
-        self.generator.bit_generator.state = state
+        self.state["state"]["state"] = chance.getrandbits(128)
+        self.generator.bit_generator.state = self.state
         self.augment.set_random_state(self.generator, chance)
         augmented: Pixels = self.augment(image=pixels)["image"]
         return augmented

@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from attnvgg.data.images import start_worker
 
+ORDER = 1  # keeps this random stream apart from others of the same seed
+
 
 class TrainingBatches(Sampler[list[int]]):
     """Shuffled batches of one process, a pure function of (seed, epoch).
@@ -56,7 +58,8 @@ class TrainingBatches(Sampler[list[int]]):
         return self.batches - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.positions)
+        generator = np.random.default_rng([self.seed, ORDER, self.epoch])
+        order = generator.permutation(self.positions)
         chunk = self.batch_size * self.world
         for batch in range(self.start, self.batches):
             yield order[batch * chunk : (batch + 1) * chunk][self.rank :: self.world].tolist()

@@ -207,23 +207,26 @@ def augmentation(name: Literal["tutorial", "paper", "none"], preprocess: Preproc
     if name != "tutorial":
         raise InputError(f"--data.augmentation {name} is none of tutorial, paper, none")
     # the border is reflected: black corners are a shortcut for a model
-    rotation = Rotation(limit=10, border_mode=cv2.BORDER_REFLECT_101, p=1)
-    return A.Compose([rotation, A.HorizontalFlip(), *centre])
+    rotation = RotationAndFlip(limit=10, border_mode=cv2.BORDER_REFLECT_101, p=1)
+    return A.Compose([rotation, *centre])
 
 
-class Rotation(A.Rotate):
-    """`A.Rotate` of pixels only: its matrices for boxes and points cost more than the picture.
+class RotationAndFlip(A.Rotate):
+    """`A.Rotate` and `A.HorizontalFlip` in one step, with the mask interpolated like the image.
 
-    A mask is interpolated like the image.
+    The matrices that `A.Rotate` makes for boxes and points would cost more than the picture.
     """
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw the angle; the centre of the picture stays where it is."""
+        """Draw angle and flip; the centre of the picture stays where it is."""
         height, width = params["shape"][:2]
         angle = self.py_random.uniform(*self.limit)
-        return {"matrix": cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1)}
+        matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1)
+        if self.py_random.random() < 0.5:
+            matrix[0] = (0, 0, width - 1) - matrix[0]  # column x becomes width - 1 - x
+        return {"matrix": matrix}
 
     def apply(self, img: Pixels, matrix: NDArray[np.float64], **params: Any) -> Pixels:
         """Turn an image, (H, W) or (H, W, C)."""

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from attnvgg.data.cache import ImageCache
@@ -33,8 +35,9 @@ from attnvgg.models import (
     balanced_alpha,
 )
 from attnvgg.training.config import DataConfig, TrainConfig, updated
-from attnvgg.training.engine import Trainer
 from attnvgg.training.optim import make_average, make_optimizer, make_scheduler
+from attnvgg.training.run import RunFolder
+from attnvgg.training.steps import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +81,8 @@ def build_model(config: TrainConfig, manifest: pd.DataFrame) -> tuple[Pretrained
     classes = int(manifest["label"].max()) + 1
     logits = config.model.num_classes or (1 if classes == 2 else classes)
     if logits != classes and (logits, classes) != (1, 2):
-        raise InputError(f"--model.num_classes {logits} does not fit labels of {classes} classes")
-    if config.resume is not None:
+        raise InputError(f"--model.num_classes {logits} does not fit labels of {classes} classes.")
+    if config.resume is not None and RunFolder(config.resume).state.is_file():
         return _construct(config, logits, None), config  # the saved state replaces the weights
     weights, start = config.model.weights, str(config.model.weights or "random weights")
     try:
@@ -92,7 +95,9 @@ def build_model(config: TrainConfig, manifest: pd.DataFrame) -> tuple[Pretrained
         )
         weights, start = None, "random weights (those of ImageNet could not be fetched)"
         model = _construct(config, logits, None)
-    rate = config.optim.lr or (1e-4 if weights else 1e-3)
+    rate = config.optim.lr
+    if rate is None:
+        rate = 1e-4 if weights else 5e-4
     settled = {"model.num_classes": logits, "model.weights": weights, "model.start": start}
     return model, updated(config, settled | {"optim.lr": rate})
 
@@ -102,7 +107,8 @@ def _construct(config: TrainConfig, logits: int, weights: str | None) -> Pretrai
     if model.name == "gap":
         return VGGGAP(logits, dropout=model.dropout, backbone=model.backbone, weights=weights)
     if model.name == "vgg":
-        return VGGDense(logits, backbone=model.backbone, weights=weights)
+        dropout = 0.5 if model.dropout is None else model.dropout
+        return VGGDense(logits, dropout, backbone=model.backbone, weights=weights)
     return AttnVGG(
         logits,
         model.normalize_attn,
@@ -123,33 +129,57 @@ def make_trainer(
     """Put together what takes part in training.
 
     Raises:
-        InputError: the training set does not fill one optimiser step.
+        InputError: the training set does not fill one optimiser step, or model, loss and size of
+            the input do not go together.
     """
-    labels = manifest.loc[manifest["split"] == "train", "label"].to_numpy(copy=True)
+    training = manifest[manifest["split"] == "train"]
+    labels = training["label"].to_numpy(copy=True)
     batches = _batches(config, accelerator, labels)
     workers = loader_workers(config, accelerator)
+    criterion = _criterion(config, labels).to(accelerator.device)
     model = model.to(memory_format=torch.channels_last).to(accelerator.device)
-    average = make_average(model, config.optim)
-    prepared = accelerator.prepare_model(model)
-    optimizer = make_optimizer(prepared.parameters(), config.optim)
+    _rehearse(model, criterion, dataset)
+    optimizer = make_optimizer(model.parameters(), config.optim)
     steps = max(1, batches.batches // config.accumulate)
     return Trainer(
         config=config,
         accelerator=accelerator,
-        model=prepared,
-        criterion=_criterion(config, labels).to(accelerator.device),
+        module=model,
+        model=_parallel(model, accelerator),
+        criterion=criterion,
         optimizer=accelerator.prepare_optimizer(optimizer),
         scheduler=make_scheduler(optimizer, config.optim, config.epochs, steps),
         loader=training_loader(dataset, batches, workers, pin=accelerator.device.type == "cuda"),
         batches=batches,
-        average=average,
-        case_names=manifest.loc[manifest["split"] == "train", "image"].tolist(),
+        case_names=training["image"].tolist(),
+        average=make_average(model, config.optim),
     )
+
+
+def _parallel(model: Pretrained, accelerator: Accelerator) -> nn.Module:
+    """Return what averages the gradients over the processes; alone, the model itself.
+
+    Not the accelerator's own wrapper, which would leave the model in mixed precision for good.
+    """
+    if accelerator.num_processes == 1:
+        return model
+    devices = [accelerator.device] if accelerator.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices)
+
+
+def _rehearse(model: Pretrained, criterion: FocalLoss, dataset: ImageDataset) -> None:
+    """Send an empty image through model and loss, so that what does not fit shows at once."""
+    side, device = dataset.preprocess.size, next(model.parameters()).device
+    model.eval()
+    with torch.inference_mode():
+        logits = model(torch.zeros(1, 3, side, side, device=device)).logits
+        criterion(logits, torch.zeros(1, dtype=torch.long, device=device))
+    model.train()
 
 
 def _criterion(config: TrainConfig, labels: np.ndarray) -> FocalLoss:
     assert config.model.num_classes is not None  # filled in by `build_model`
-    alpha: float | torch.Tensor | None
+    alpha: float | tuple[float, ...] | torch.Tensor | None
     if config.loss.alpha == "balanced":
         alpha = balanced_alpha(torch.from_numpy(labels), config.model.num_classes)
     else:
@@ -163,7 +193,7 @@ def _batches(config: TrainConfig, accelerator: Accelerator, labels: np.ndarray) 
     if rest or not share:
         raise InputError(
             f"--batch_size {config.batch_size} cannot be shared by "
-            f"{accelerator.num_processes} processes: choose a multiple"
+            f"{accelerator.num_processes} processes: choose a multiple."
         )
     repeats = np.where(labels > 0, config.data.positive_repeats, 1) * config.data.passes
     batches = TrainingBatches(
@@ -176,8 +206,8 @@ def _batches(config: TrainConfig, accelerator: Accelerator, labels: np.ndarray) 
     )
     if not batches.batches:
         raise InputError(
-            f"training has {repeats.sum()} images an epoch, fewer than one optimiser step of "
-            f"{config.batch_size * config.accumulate}: lower --batch_size"
+            f"Training has {repeats.sum()} images an epoch, fewer than one optimiser step of "
+            f"{config.batch_size * config.accumulate}: lower --batch_size."
         )
     return batches
 

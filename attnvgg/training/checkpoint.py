@@ -19,6 +19,12 @@ from attnvgg.models import Pretrained, load_pretrained
 
 FORMAT = 1
 
+# What PyTorch raises on files that are cut, of another kind, or of another model.
+DAMAGED = (
+    RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, EOFError,
+    pickle.UnpicklingError,
+)  # fmt: skip
+
 
 @dataclass
 class Progress:
@@ -65,19 +71,20 @@ def load_state(path: Path, states: Mapping[str, Any]) -> Progress:
         InputError: the file is missing, damaged, of another format or another model.
     """
     if not path.is_file():
-        raise InputError(f"{path} does not exist: nothing to resume from (no epoch was finished)")
+        raise InputError(f"{path} does not exist: there is nothing to resume from.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format"] != FORMAT:
-            raise InputError(f"{path} has format {content['format']}, expected {FORMAT}")
+            raise InputError(f"{path} has format {content['format']}, expected {FORMAT}.")
+        progress = Progress(**content["progress"])
         for name, item in states.items():
             item.load_state_dict(content["states"][name])
     except InputError:
         raise
-    except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+    except DAMAGED as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path} is damaged or of another model: {reason}") from error
-    return Progress(**content["progress"])
+    return progress
 
 
 def load_model(path_or_hub: str | Path) -> Pretrained:
@@ -96,7 +103,7 @@ def load_model(path_or_hub: str | Path) -> Pretrained:
     folder = Path(path_or_hub)
     best = folder / "best"
     if (folder / "config.yaml").is_file() and not best.is_dir():
-        raise InputError(f"{folder} has no best/ folder yet: no epoch of that run was finished")
+        raise InputError(f"{folder} has no best/ folder yet: no epoch of that run was finished.")
     model = load_pretrained(best if best.is_dir() else path_or_hub)
     if "preprocess" in model.config:
         model.preprocess = Preprocess.from_dict(model.config["preprocess"])

@@ -6,12 +6,14 @@ own", and `resolve` fills it in, so that `config.yaml` in the run folder has no 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from attnvgg.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from attnvgg.errors import InputError
 
 Source = Literal[
     "auto", "kaggle", "isic2016", "isic2017", "isic-archive", "csv", "folders", "sample"
@@ -32,8 +34,9 @@ class DataConfig:
     """Shares of training, validation and test, by group; [0.8, 0.2, 0] has no test set."""
     split_seed: int = 1234
     """Seed of the split."""
-    keep_negatives: int | None = 6000
-    """At most so many benign images in training (validation and test keep their prevalence)."""
+    keep_negatives: int | None = None
+    """At most so many images of class 0 in training, of two classes; validation and test keep
+    their prevalence; null: 6000 for kaggle, else all."""
     classes: tuple[str, ...] | None = None
     """Names of the classes, in the order of the labels; null: as the source names them."""
     image_size: int | None = None
@@ -57,7 +60,7 @@ class DataConfig:
     workers: int | None = None
     """Loader processes; null: one less than the cores, at most 8."""
     cache: Path | None = None
-    """Folder of decoded images; null: the user's cache folder."""
+    """Folder of decoded images; null: attnvgg/images in the user's cache folder."""
     cache_gib: float = 20.0
     """Bound of that folder in GiB; 0 turns it off."""
 
@@ -90,8 +93,9 @@ class LossConfig:
 
     gamma: float = 2.0
     """Focusing exponent; 0 is cross-entropy."""
-    alpha: float | Literal["balanced"] | None = None
-    """Weight of class 1 against class 0; balanced: from the training frequencies."""
+    alpha: float | tuple[float, ...] | Literal["balanced"] | None = None
+    """Weight of class 1 (class 0 gets the rest), or a weight a class; balanced: from the training
+    frequencies."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class OptimConfig:
     name: Literal["adam", "adamw", "sgd"] = "adam"
     """Optimiser (sgd is with Nesterov momentum)."""
     lr: float | None = None
-    """Learning rate; null: 1e-4 from pretrained weights, 1e-3 from random ones."""
+    """Learning rate; null: 1e-4 from pretrained weights, 5e-4 from random ones."""
     momentum: float = 0.9
     """Momentum of sgd."""
     weight_decay: float = 0.0
@@ -132,7 +136,7 @@ class TrainConfig:
     eval_batch_size: int = 50
     """Images a step in validation and test, a process."""
     accumulate: int = 1
-    """Batches whose gradients are added up before one optimiser step."""
+    """Batches whose gradients are averaged into one optimiser step of batch_size x accumulate."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -150,7 +154,7 @@ class TrainConfig:
     name: str | None = None
     """Name of the run's folder; null: date and time."""
     resume: Path | None = None
-    """Run folder to continue; only --epochs, --patience and the machine's options may change."""
+    """Run folder to continue; only how long it goes on, and on which machine, may change."""
     data: DataConfig = field(default_factory=DataConfig)
     """Which cases, how they are split, and how a picture becomes a tensor."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -163,23 +167,64 @@ class TrainConfig:
 
 # What may differ between a run and its continuation: how long, and on which machine.
 CHANGEABLE = {
-    "epochs", "patience", "device", "threads", "save_minutes", "out", "name", "resume",
+    "epochs", "patience", "device", "threads", "save_minutes", "resume",
     "data.workers", "data.cache", "data.cache_gib", "eval_batch_size",
 }  # fmt: skip
 
 REAL = {"data.image_size": 224, "batch_size": 100, "optim.average": 0.0}
+KAGGLE = REAL | {"data.keep_negatives": 6000}
 SAMPLE = {"data.image_size": 96, "batch_size": 16, "optim.average": 0.98}
+
+AT_LEAST = {
+    "epochs": 1, "seed": 0, "batch_size": 1, "eval_batch_size": 1, "accumulate": 1, "threads": 1,
+    "patience": 1, "save_minutes": 0, "data.split_seed": 0, "data.keep_negatives": 1,
+    "data.image_size": 32, "data.positive_repeats": 1, "data.passes": 1, "data.workers": 0,
+    "data.cache_gib": 0, "model.num_classes": 1, "model.dropout": 0, "loss.gamma": 0,
+    "optim.lr": 0, "optim.momentum": 0, "optim.weight_decay": 0, "optim.step_epochs": 1,
+    "optim.warmup_steps": 0, "optim.clip": 0, "optim.average": 0,
+}  # fmt: skip
+BELOW_ONE = ("model.dropout", "optim.momentum", "optim.average")
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Fill in what was left to the recipe, by the kind of data."""
-    defaults = SAMPLE if config.data.source == "sample" else REAL
+    """Fill in what was left to the recipe, by the kind of data, and check what was said.
+
+    Raises:
+        InputError: an option that cannot be.
+    """
+    defaults = {"sample": SAMPLE, "kaggle": KAGGLE}.get(config.data.source, REAL)
     values = flatten(config)
     changes = {key: value for key, value in defaults.items() if values[key] is None}
     config = updated(config, changes)
     if config.data.resize is None:
         config = updated(config, {"data.resize": config.data.image_size})
+    check(config)
     return config
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse values that no run can have, before any work is done.
+
+    Raises:
+        InputError: listing them.
+    """
+    values = flatten(config)
+    wrong = [
+        f"--{key} {values[key]}: must be at least {lowest}"
+        for key, lowest in AT_LEAST.items()
+        if values[key] is not None and not lowest <= values[key] < math.inf
+    ]
+    wrong += [
+        f"--{key} {values[key]}: must be below 1"
+        for key in BELOW_ONE
+        if values[key] is not None and values[key] >= 1
+    ]
+    if config.name is not None and Path(config.name).name != config.name:
+        wrong.append(f"--name {config.name}: must be a name, not a path (--out is for the folder)")
+    if config.model.name == "vgg" and config.data.image_size not in (None, 224):
+        wrong.append("--model.name vgg: its dense layers need --data.image_size 224")
+    if wrong:
+        raise InputError("These options cannot be:", wrong)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

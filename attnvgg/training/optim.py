@@ -21,7 +21,8 @@ def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> O
         parameters: of the model, on their device already.
         config: with the learning rate resolved.
     """
-    rate, decay = config.lr or 0.0, config.weight_decay
+    assert config.lr is not None  # filled in by `build_model`
+    rate, decay = config.lr, config.weight_decay
     if config.name == "sgd":
         return torch.optim.SGD(
             parameters, rate, momentum=config.momentum, nesterov=config.momentum > 0,

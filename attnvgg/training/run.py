@@ -6,12 +6,12 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
+from filelock import FileLock, Timeout
 
 from attnvgg.errors import InputError
 from attnvgg.files import atomic_path
@@ -24,47 +24,30 @@ class EpochWriter(Protocol):
         """Record one epoch."""
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """Names of the files of one run, and the ways to write them."""
+    """Names of the files of one run, and the ways to write them.
 
-    path: Path
-    writes: bool = True
+    Attributes:
+        path: the folder.
+        writes: whether this process writes; of several, one does.
+        config: `config.yaml`, the resolved configuration.
+        manifest: `manifest.csv`, the cases with their split.
+        metrics: `metrics.jsonl`, a line an epoch.
+        state: `last/state.pt`, what a continuation starts from.
+        best: `best/`, the model to use.
+        predictions: `predictions.csv`, validation and test rows.
+        evaluation: `metrics.json`, what `evaluate` found.
+    """
 
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def manifest(self) -> Path:
-        """The cases with their split."""
-        return self.path / "manifest.csv"
-
-    @property
-    def state(self) -> Path:
-        """What a continuation starts from."""
-        return self.path / "last" / "state.pt"
-
-    @property
-    def best(self) -> Path:
-        """The model to use."""
-        return self.path / "best"
-
-    @property
-    def metrics(self) -> Path:
-        """A line an epoch."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def predictions(self) -> Path:
-        """Validation and test rows."""
-        return self.path / "predictions.csv"
-
-    @property
-    def evaluation(self) -> Path:
-        """What `evaluate` found."""
-        return self.path / "metrics.json"
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+        self.config = path / "config.yaml"
+        self.manifest = path / "manifest.csv"
+        self.metrics = path / "metrics.jsonl"
+        self.state = path / "last" / "state.pt"
+        self.best = path / "best"
+        self.predictions = path / "predictions.csv"
+        self.evaluation = path / "metrics.json"
 
     def check_writable(self) -> None:
         """Make sure that the folder is free and can be written, before any work is done.
@@ -74,7 +57,7 @@ class RunFolder:
         """
         if self.path.is_dir() and any(self.path.iterdir()):
             raise InputError(
-                f"{self.path} exists already: choose another --name, or --resume {self.path}"
+                f"{self.path} exists already: choose another --name, or --resume {self.path}."
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -84,8 +67,8 @@ class RunFolder:
             self.path.rmdir()
         except OSError as error:
             raise InputError(
-                f"the run folder {self.path} cannot be written ({error.strerror}): "
-                "choose another one with --out"
+                f"The run folder {self.path} cannot be written ({error.strerror}): "
+                "choose another one with --out."
             ) from error
 
     def create(self, needed_bytes: int) -> None:
@@ -94,14 +77,44 @@ class RunFolder:
         Raises:
             InputError: the disk cannot hold the run.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError:
+            raise InputError(
+                f"{self.path} was made by another run just now: choose another --name."
+            ) from None
         free = shutil.disk_usage(self.path).free
         if free < needed_bytes:
             self.path.rmdir()
             raise InputError(
-                f"the run needs {needed_bytes / 2**20:.0f} MiB in {self.path}, but only "
-                f"{free / 2**20:.0f} MiB are free: make room or choose another --out"
+                f"The run needs {needed_bytes / 2**20:.0f} MiB in {self.path}, but only "
+                f"{free / 2**20:.0f} MiB are free: make room or choose another --out."
             )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training this run at the same time.
+
+        What a killed process left half-written is removed.
+
+        Raises:
+            InputError: another process trains it.
+        """
+        if not self.writes:
+            yield
+            return
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"Another process is training {self.path} at this moment.") from None
+        try:
+            for folder in (self.path, self.state.parent, self.best):
+                for leftover in folder.glob(".*-*"):
+                    leftover.unlink()
+            yield
+        finally:
+            lock.release()
 
     def write_config(self, content: dict[str, Any]) -> None:
         """Write `config.yaml`."""
@@ -157,10 +170,10 @@ def open_run(path: Path) -> RunFolder:
         InputError: there is none.
     """
     if not path.is_dir():
-        raise InputError(f"{path} is not a folder: give a run folder such as runs/<name>")
+        raise InputError(f"{path} is not a folder: give a run folder such as runs/<name>.")
     run = RunFolder(path)
     if not run.config.is_file():
-        raise InputError(f"{path} is not a run folder: it has no config.yaml")
+        raise InputError(f"{path} is not a run folder: it has no config.yaml.")
     return run
 
 
@@ -172,5 +185,7 @@ def newest_run(out: Path) -> RunFolder:
     """
     models = sorted(out.glob("*/best/config.json"), key=lambda path: path.stat().st_mtime)
     if not models:
-        raise InputError(f"no run with a model under {out}/: train one first (scripts/train.py)")
+        raise InputError(
+            f"No run with a model is under {out}/: train one first (scripts/train.py)."
+        )
     return open_run(models[-1].parent.parent)

@@ -7,7 +7,15 @@ from types import FrameType, TracebackType
 
 
 class Interrupted(Exception):
-    """The run was told to stop and has saved its state."""
+    """The run was told to stop and has saved its state.
+
+    Attributes:
+        signum: number of the signal.
+    """
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum or signal.SIGTERM  # 0 where another process was told
 
 
 class StopRequest:

@@ -201,6 +201,27 @@ def test_wrong_value(refused):
     assert "epochs" in refused("--epochs=many")
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--seed=-1", "--epochs=0", "--batch_size=0", "--eval_batch_size=0", "--accumulate=0",
+        "--data.workers=-1", "--threads=0", "--optim.step_epochs=0", "--optim.lr=-1",
+        "--optim.lr=nan", "--data.image_size=16", "--data.positive_repeats=0",
+        "--optim.warmup_steps=-3", "--model.dropout=1", "--optim.average=1", "--name=../x",
+        "--model.name=vgg", "--model.backbone=resnet", "--model.num_classes=3",
+        "--loss.alpha=[1,2,3]", "--loss.gamma=-1", "--data.classes=[one]", "--data.crop=0",
+        "--data.resize=20", "--data.fractions=[1,2,3]", "--data.keep_negatives=0",
+    ],
+)  # fmt: skip
+def test_options_that_cannot_be(refused, cases, option):
+    refused(*from_csv(cases), option)
+
+
+def test_a_binary_file_of_options(refused, tmp_path):
+    (tmp_path / "a.yaml").write_bytes(bytes(range(256)))
+    assert "--config" in refused(f"--config={tmp_path / 'a.yaml'}")
+
+
 def test_root_without_source(refused, tmp_path):
     assert "--data.source" in refused(f"--data.root={tmp_path}")
 

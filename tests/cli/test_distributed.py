@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from attnvgg import FocalLoss
 from attnvgg.cli.evaluate import main as evaluate
 
 ROOT = Path(__file__).parent.parent.parent
@@ -46,6 +48,25 @@ def test_one_process_finds_the_same(two_processes):
     np.testing.assert_allclose(before["probability"], after["probability"], atol=1e-6)
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["val"]["auc"]["value"] == pytest.approx(row["auc"], abs=1e-6)
+
+
+def test_validation_judged_the_weights_that_were_saved(two_processes):
+    """Each process has statistics of its own; the validation must not mix them."""
+    run, _ = two_processes
+    row = json.loads((run / "metrics.jsonl").read_text())["validation"]
+    table = pd.read_csv(run / "predictions.csv")
+    table = table[table["split"] == "val"]
+    logits, labels = (torch.tensor(table[name].to_numpy()) for name in ("logit", "label"))
+    assert row["loss"] == pytest.approx(float(FocalLoss(2.0)(logits, labels)), abs=1e-6)
+
+
+def test_bad_input_is_told_once_and_does_not_hang(pictures, tmp_path):
+    command = [*TORCHRUN, str(ROOT / "scripts" / "train.py"), "--data.source=csv"]
+    command += [f"--data.root={pictures}", f"--out={tmp_path}", "--batch_size=7"]
+    command += ["--model.weights=null", "--device=cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode != 0
+    assert done.stderr.count("error: --batch_size 7 cannot be shared") == 1
 
 
 def test_only_one_process_speaks(two_processes):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import pytest
 import torch
 import yaml
 
-from attnvgg import load_model
+from attnvgg import AttnVGG, FocalLoss, load_model
 from attnvgg.cli.train import main
+from attnvgg.training.run import RunFolder
 
 ROOT = Path(__file__).parent.parent.parent
 SCRIPT = [sys.executable, str(ROOT / "scripts" / "train.py")]
@@ -42,7 +44,7 @@ def assert_same_run(a, b):
 def test_the_run_folder_is_complete(trained):
     found = {p.relative_to(trained).as_posix() for p in trained.rglob("*") if p.is_file()}
     events = {name for name in found if name.startswith("tensorboard/")}
-    assert found - events == {
+    assert found - events - {".lock"} == {
         "config.yaml", "manifest.csv", "metrics.jsonl", "last/state.pt",
         "best/model.safetensors", "best/config.json", "predictions.csv", "metrics.json",
     }  # fmt: skip
@@ -168,6 +170,13 @@ def test_sigterm_saves_within_the_epoch(csv_options, tmp_path):
     assert progress["batch"] > 0 or progress["epoch"] > 0
 
 
+def test_ctrl_c_is_told_apart(csv_options, tmp_path):
+    options = [*csv_options, "--epochs=30", f"--out={tmp_path}", "--name=a", "--data.passes=20"]
+    code, output = start_and_kill(options, (tmp_path / "a" / "tensorboard").exists, signal.SIGINT)
+    assert code == 130, output
+    assert "--resume" in output
+
+
 def test_stop_within_an_epoch_is_exact(csv_options, tmp_path, monkeypatch):
     """Interrupted after every batch and resumed each time, a run ends with the same weights."""
     from attnvgg.training import engine
@@ -197,11 +206,110 @@ def test_a_non_finite_loss_names_the_batch(csv_options, tmp_path, capsys):
     assert ".png" in message
 
 
+def test_a_gradient_that_is_no_number_is_not_taken(csv_options, tmp_path, capsys, monkeypatch):
+    """The loss may be finite when its gradient is not; the weights must not see it."""
+    from attnvgg.training import steps
+
+    monkeypatch.setattr(steps, "get_total_norm", lambda gradients: float("nan"))
+    taken = []
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda *_, **__: taken.append(1))
+    assert main([*csv_options, "--epochs=1", f"--out={tmp_path}", "--name=a"]) == 1
+    assert "gradient" in capsys.readouterr().err
+    assert not taken
+
+
+def test_resuming_before_the_first_state_starts_from_the_same_weights(
+    csv_options, tmp_path, monkeypatch
+):
+    """Killed before anything was saved, a run still has its pretrained start."""
+    from torchvision.models import vgg11_bn
+
+    from attnvgg.cli import train as command
+
+    state = {k: v for k, v in vgg11_bn().state_dict().items() if k.startswith("features.")}
+    torch.save(state, tmp_path / "backbone.pth")
+    options = [*csv_options, f"--model.weights={tmp_path / 'backbone.pth'}", "--epochs=1"]
+    assert main([*options, f"--out={tmp_path}", "--name=straight"]) == 0
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "fit", die)
+        with pytest.raises(Killed):
+            main([*options, f"--out={tmp_path}", "--name=killed"])
+    assert not (tmp_path / "killed" / "last" / "state.pt").exists()
+    assert main(["--resume", str(tmp_path / "killed")]) == 0
+    assert_same_run(tmp_path / "straight", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("average", ["0.0", "0.9"])
+def test_validation_judges_the_weights_as_saved(csv_options, tmp_path, average):
+    """In mixed precision too, the figures of the best epoch are those of the saved model."""
+    options = [*csv_options, "--precision=bf16", f"--optim.average={average}", "--epochs=1"]
+    assert main([*options, f"--out={tmp_path}", "--name=a"]) == 0
+    row = json.loads((tmp_path / "a" / "metrics.jsonl").read_text())["validation"]
+    table = pd.read_csv(tmp_path / "a" / "predictions.csv")
+    table = table[table["split"] == "val"]
+    loss = FocalLoss(2.0)(
+        torch.tensor(table["logit"].to_numpy()), torch.tensor(table["label"].to_numpy())
+    )
+    assert row["loss"] == pytest.approx(float(loss), abs=1e-6)
+
+
+def test_accumulated_batches_are_one_larger_batch(csv_options, tmp_path):
+    """Without batch norm, two batches of four make the step of one batch of eight."""
+    plain = [
+        *csv_options,
+        "--model.backbone=vgg11",
+        "--optim.name=sgd",
+        "--optim.lr=0.01",
+        "--epochs=1",
+    ]
+    assert main([*plain, f"--out={tmp_path}", "--name=one", "--batch_size=8"]) == 0
+    two = ["--batch_size=4", "--accumulate=2"]
+    assert main([*plain, f"--out={tmp_path}", "--name=two", *two]) == 0
+    one, other = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
+    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
+
+
+def test_patience_ends_a_run(csv_options, tmp_path):
+    """With a rate of 0 (and no statistics that change) the first epoch stays the best."""
+    options = [*csv_options, "--optim.lr=0", "--patience=2", "--epochs=50"]
+    options.append("--model.backbone=vgg11")
+    assert main([*options, f"--out={tmp_path}", "--name=a"]) == 0
+    assert len((tmp_path / "a" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_weights_of_cases_reach_the_loss(pictures, small, tmp_path):
+    """A case of weight 0 is as good as absent from the gradient."""
+    table = pd.read_csv(pictures)
+    table["image"] = [str(pictures.parent / name) for name in table["image"]]
+    losses = {}
+    for name, weight in (("one", 1.0), ("none", 0.0)):
+        table.assign(weight=weight).to_csv(tmp_path / f"{name}.csv", index=False)
+        options = [*small, "--data.source=csv", f"--data.root={tmp_path / name}.csv", "--epochs=1"]
+        assert main([*options, f"--out={tmp_path}", f"--name={name}"]) == 0
+        losses[name] = weights_of(tmp_path / name)["classifier.weight"]
+    torch.manual_seed(1234)
+    start = AttnVGG(1, True, backbone="vgg11_bn").classifier.weight
+    assert torch.equal(losses["none"], start)
+    assert not torch.equal(losses["one"], start)
+
+
+def test_two_processes_cannot_train_one_run(trained, csv_options, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "a")
+    with RunFolder(tmp_path / "a").locked():
+        assert main(["--resume", str(tmp_path / "a"), "--epochs=3"]) == 2
+    assert "Another process" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "extra",
     [
-        ["--accumulate=2"],
-        ["--precision=bf16"],
         ["--model.attention=false", "--model.dropout=0.2"],
         ["--model.normalize_attn=false", "--loss.alpha=balanced"],
         ["--model.name=gap", "--optim.name=adamw", "--optim.schedule=cosine"],

@@ -1,0 +1,137 @@
+"""One step of training: forward, backward, and nothing that is not a number past this point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from attnvgg.data.loaders import TrainingBatches
+from attnvgg.training.checkpoint import Progress
+from attnvgg.training.config import TrainConfig
+
+
+class NonFiniteLoss(FloatingPointError):
+    """Loss, gradient or logits are not numbers; the message names the batch and its images."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """All that takes part in training.
+
+    Attributes:
+        module: the model itself.
+        model: the same, or what shares it among the processes.
+        average: running average of the weights, if there is one.
+        case_names: of the training cases, by index.
+    """
+
+    config: TrainConfig
+    accelerator: Accelerator
+    module: nn.Module
+    model: nn.Module
+    criterion: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    loader: DataLoader[Any]
+    batches: TrainingBatches
+    case_names: Sequence[str]
+    average: AveragedModel | None = None
+
+    @property
+    def judged(self) -> nn.Module:
+        """Return the model that is validated and saved: the running average, if there is one."""
+        return self.module if self.average is None else self.average.module
+
+    @property
+    def states(self) -> dict[str, Any]:
+        """Return what a continuation restores."""
+        parts = {
+            "model": self.module,
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+            "average": self.average,
+            "scaler": self.accelerator.scaler,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def train_step(trainer: Trainer, batch: dict[str, Any], progress: Progress) -> tuple[float, Tensor]:
+    """Average the gradients of one batch into the step, and take it when it is complete.
+
+    Args:
+        trainer: what takes part.
+        batch: `image`, `label`, `index`, and `weight` where known.
+        progress: which batch this is.
+
+    Returns:
+        The loss, averaged over the processes, and this process' logits (B, K).
+
+    Raises:
+        NonFiniteLoss: loss or gradient; the weights are as before.
+    """
+    accelerator = trainer.accelerator
+    labels = batch["label"].to(accelerator.device, non_blocking=True)
+    weight = batch["weight"].to(accelerator.device) if "weight" in batch else None
+    torch.manual_seed(_seed(trainer, progress))
+    with accelerator.autocast():
+        logits = trainer.model(to_device(batch["image"], accelerator)).logits
+    loss = trainer.criterion(logits.float(), labels, weight=weight)
+    value = float(accelerator.reduce(loss.detach(), "mean"))
+    if not math.isfinite(value):
+        raise NonFiniteLoss(_blame("loss", value, trainer, batch, progress))
+    accelerator.backward(loss)
+    if accelerator.sync_gradients:
+        norm = _gradient_norm(trainer)
+        if accelerator.scaler is None and not math.isfinite(norm):
+            raise NonFiniteLoss(_blame("gradient", norm, trainer, batch, progress))
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad()
+    if accelerator.sync_gradients and not accelerator.optimizer_step_was_skipped:
+        trainer.scheduler.step()
+        if trainer.average is not None:
+            trainer.average.update_parameters(trainer.module)
+    return value, logits.detach().float().cpu()
+
+
+def to_device(images: Tensor, accelerator: Accelerator) -> Tensor:
+    """Move images (B, 3, H, W) to the device, with the channels last: faster, the same numbers."""
+    moved = images.to(accelerator.device, non_blocking=True)
+    return moved.contiguous(memory_format=torch.channels_last)
+
+
+def _gradient_norm(trainer: Trainer) -> float:
+    """Return the norm of the whole gradient; clip it where that is asked for."""
+    parameters = [p for p in trainer.module.parameters() if p.grad is not None]
+    if trainer.config.optim.clip is not None:
+        return float(trainer.accelerator.clip_grad_norm_(parameters, trainer.config.optim.clip))
+    return float(get_total_norm([p.grad for p in parameters if p.grad is not None]))
+
+
+def _seed(trainer: Trainer, progress: Progress) -> int:
+    """Return the seed of dropout in this step: no generator state has to survive a restart."""
+    process = trainer.accelerator.process_index
+    entropy = [trainer.config.seed, progress.epoch, progress.batch, process]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
+def _blame(
+    what: str, value: float, trainer: Trainer, batch: dict[str, Any], progress: Progress
+) -> str:
+    names = "\n".join(f"  {trainer.case_names[i]}" for i in batch["index"].tolist())
+    return (
+        f"The {what} became {value} in epoch {progress.epoch + 1}, batch {progress.batch + 1}; "
+        "the last saved state is kept. Lower --optim.lr in a new run, or look at the images of "
+        f"the batch:\n{names}"
+    )
