@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from attnvgg.data.sample import make_sample
+from attnvgg.data.sample import make_sample, open_sample
 from attnvgg.data.sources import find_kaggle, load_source
 from attnvgg.data.splits import check_splits, split_manifest, subsample_negatives
 from attnvgg.errors import InputError
@@ -18,35 +18,56 @@ logger = logging.getLogger(__name__)
 DATA = Path("data")
 SAMPLE_ROOT = DATA / "sample"
 
+# What to give as --data.root; the sample and the Kaggle images have a place of their own.
+ROOTS = {
+    "isic2016": "the folder that holds Train/ and Test/",
+    "isic2017": "the folder that holds Train/, Val/ and Test/",
+    "isic-archive": "the folder that holds metadata.csv, or that file under another name",
+    "csv": "the CSV file",
+    "folders": "the folder that holds a folder of images for each class",
+}
+
 
 def locate(config: DataConfig) -> tuple[str, Path]:
-    """Return the source and its root, saying so in one line when the choice was left open."""
-    if config.source == "sample":
-        return "sample", config.root or SAMPLE_ROOT
+    """Return the source and its absolute root, saying so when the choice was left open.
+
+    The root is absolute so that a run can be evaluated from another folder; links stay links.
+    """
     if config.source != "auto":
-        root = config.root or (find_kaggle(DATA) if config.source == "kaggle" else None)
-        if root is None:
-            raise InputError(f"--data.source {config.source} needs --data.root: where is it?")
-        return config.source, root
+        return config.source, (config.root or _usual_root(config.source)).absolute()
     if config.root is not None:
-        raise InputError("--data.root needs --data.source: what is it?")
+        known = ", ".join(("kaggle", *ROOTS, "sample"))
+        raise InputError(f"--data.root needs --data.source, which says what is there: {known}.")
     kaggle = find_kaggle(DATA)
     if kaggle is not None:
         logger.info("Using the Kaggle melanoma images in %s.", kaggle)
-        return "kaggle", kaggle
+        return "kaggle", kaggle.absolute()
     logger.info(
         "No Kaggle images under data/: using the built-in SYNTHETIC sample in %s "
         "(`attnvgg download` fetches the real ones).",
         SAMPLE_ROOT,
     )
-    return "sample", SAMPLE_ROOT
+    return "sample", SAMPLE_ROOT.absolute()
+
+
+def _usual_root(source: str) -> Path:
+    if source == "sample":
+        return SAMPLE_ROOT
+    if source != "kaggle":
+        raise InputError(f"--data.source {source} needs --data.root: {ROOTS[source]}.")
+    kaggle = find_kaggle(DATA)
+    if kaggle is None:
+        raise InputError(
+            "There are no Kaggle images under data/: fetch them with `attnvgg download` "
+            "(python scripts/download.py), or give their folder as --data.root."
+        )
+    return kaggle
 
 
 def load_cases(config: DataConfig, source: str, root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return the manifest with its checked split, and the names of the classes."""
     if source == "sample":
-        make_sample(root)
-        manifest = load_source("kaggle", root)
+        manifest = load_source("kaggle", open_sample(root) or make_sample(root))
     else:
         manifest = load_source(source, root, mask=config.mask)
     classes = config.classes or manifest.attrs.get("classes") or _plain_names(manifest["label"])
@@ -54,6 +75,7 @@ def load_cases(config: DataConfig, source: str, root: Path) -> tuple[pd.DataFram
     if config.keep_negatives is not None:
         manifest = subsample_negatives(manifest, config.keep_negatives, config.split_seed)
     check_splits(manifest)
+    _check_classes(classes, manifest["label"])
     return manifest.reset_index(drop=True), tuple(classes)
 
 
@@ -71,3 +93,12 @@ def describe(manifest: pd.DataFrame) -> str:
 def _plain_names(labels: pd.Series[int]) -> tuple[str, ...]:
     count = int(labels.max()) + 1
     return ("negative", "positive") if count == 2 else tuple(f"class {k}" for k in range(count))
+
+
+def _check_classes(names: tuple[str, ...], labels: pd.Series[int]) -> None:
+    count = int(labels.max()) + 1
+    if len(names) != count or len(set(names)) != count:
+        raise InputError(
+            f"There are {count} classes, so --data.classes must be {count} different names, "
+            f"not: {', '.join(names)}."
+        )

@@ -15,11 +15,11 @@ class DownloadConfig:
     """Download the melanoma photographs from Kaggle; running it again resumes or does nothing."""
 
     root: Path = Path("data")
-    """folder that will hold the folder of the dataset"""
+    """Folder that will hold the folder of the dataset."""
     dataset: str = DATASET
-    """owner/name, as in the address of the dataset's page"""
+    """owner/name, as in the address of the dataset's page."""
     keep_archive: bool = False
-    """keep the ZIP archive beside the extracted folder"""
+    """Keep the ZIP archive beside the extracted folder."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

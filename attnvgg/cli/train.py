@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
@@ -62,7 +63,11 @@ def parse_resumable(
     its_own = ["--config", str(run.config)]
     stored = flatten(parse_config(config_class, its_own, command))
     merged: TrainConfig = parse_config(config_class, [*its_own, *words], command)
-    changed = [k for k, v in flatten(merged).items() if v != stored[k] and k not in CHANGEABLE]
+    changed = [
+        key
+        for key, value in flatten(merged).items()
+        if key not in CHANGEABLE and _absolute(value) != _absolute(stored[key])
+    ]
     if changed:
         raise InputError(
             f"--resume {run.path} continues that run with its own options; these would change it:",
@@ -73,8 +78,13 @@ def parse_resumable(
     return merged
 
 
+def _absolute(value: Any) -> Any:
+    return value.absolute() if isinstance(value, Path) else value
+
+
 def train(config: TrainConfig) -> None:
     """Train, keep the best epoch, judge it on the test set."""
+    check(config)
     accelerator = make_accelerator(config)
     if not accelerator.is_main_process:
         logging.getLogger("attnvgg").setLevel(logging.ERROR)
@@ -125,7 +135,6 @@ def _begin(
         run = RunFolder(config.resume, writes=writes)
         logger.info("Resuming %s.", run.path)
         return config, run, read_manifest(run.manifest)
-    check(config)
     name = broadcast_object_list([config.name or new_run_name()])[0]
     run = RunFolder(config.out / name, writes=writes)
     if writes:

@@ -31,7 +31,8 @@ class BadArchive(InputError):
 
     def about(self, subject: str) -> InputError:
         """Return the same complaint as a sentence about `subject`."""
-        return InputError(f"{subject}: {self.message}.", self.offenders)
+        end = ":" if self.offenders else "."
+        return InputError(f"{subject}: {self.message}{end}", self.offenders)
 
 
 def extract_archive(archive: Path, folder: Path, check: Callable[[Path], None]) -> None:

@@ -8,7 +8,12 @@ from time import sleep
 from typing import NoReturn, TypeVar
 
 from requests import Response
-from requests.exceptions import ChunkedEncodingError, RequestException
+from requests.exceptions import (
+    ChunkedEncodingError,
+    ContentDecodingError,
+    InvalidJSONError,
+    RequestException,
+)
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
@@ -49,7 +54,7 @@ def persist(
         delay = next(remaining, None)
         if delay is None:
             raise InputError(f"{trouble}: run this again later{_progress(partial)}.")
-        logger.warning("%s; trying again in %.0f s", trouble, max(delay, wait))
+        logger.warning("%s: trying again in %.0f s.", trouble, max(delay, wait))
         sleep(max(delay, wait))
 
 
@@ -59,6 +64,8 @@ def _diagnose(error: RequestException, dataset: str, partial: Partial) -> tuple[
         return "The archive on Kaggle has changed", 0.0
     if isinstance(error, ChunkedEncodingError):
         return "The connection to Kaggle was cut", 0.0
+    if isinstance(error, ContentDecodingError | InvalidJSONError):
+        return "Kaggle's answer could not be understood", 0.0
     if error.response is None:
         return f"There is no connection to Kaggle ({type(error).__name__}; check the network)", 0.0
     status = error.response.status_code

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from requests.exceptions import InvalidHeader, RequestException
+from requests.exceptions import ContentDecodingError, InvalidHeader, RequestException
 
 from attnvgg.data.archives import BadArchive, extract_archive
 from attnvgg.data.attempts import DELAYS, REJECTED, persist
+from attnvgg.data.listing import KAGGLE_IMAGES
 from attnvgg.data.partial import Partial, ResumingAdapter
 from attnvgg.errors import InputError
 
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 DATASET = "shonenkov/melanoma-merged-external-data-512x512-jpeg"
 TABLE = "marking.csv"
-IMAGES = "512x512-dataset-melanoma/512x512-dataset-melanoma"
+NOT_A_HEADER = "Invalid header value"  # says http.client, and quotes it
 
 CREDENTIALS = (
     "Kaggle needs to know who downloads: make a token at https://www.kaggle.com/settings/api and "
@@ -75,7 +76,7 @@ def download_kaggle(
 def _download(folder: Path, dataset: str, keep_archive: bool, delays: Sequence[float]) -> None:
     archive = folder.with_name(f"{folder.name}.zip")
     if archive.exists():
-        logger.info("Extracting %s, which is there already", archive)
+        logger.info("Extracting %s, which is there already.", archive)
         try:
             extract_archive(archive, folder, _check_layout)
         except BadArchive as error:
@@ -114,8 +115,8 @@ def _is_there(folder: Path) -> bool:
 def _check_layout(folder: Path) -> None:
     if not (folder / TABLE).is_file():
         raise BadArchive(f"it holds no {TABLE}")
-    if next((folder / IMAGES).glob("*.jpg"), None) is None:
-        raise BadArchive(f"it holds no images {IMAGES}/*.jpg")
+    if next((folder / KAGGLE_IMAGES).glob("*.jpg"), None) is None:
+        raise BadArchive(f"it holds no images {KAGGLE_IMAGES}/*.jpg")
 
 
 @contextmanager
@@ -147,6 +148,10 @@ def _sign_in() -> Any:
         except SystemExit:
             rejected = get_access_token_from_env()[0] is not None
             raise InputError(REJECTED if rejected else CREDENTIALS) from None
+        except RequestException:
+            raise
+        except ValueError:  # of a file of credentials
+            raise InputError(REJECTED) from None
     return api
 
 
@@ -156,6 +161,7 @@ def _hushed() -> Iterator[None]:
 
     Importing it signs in once already and prints help when it cannot; with VERBOSE set it prints
     whole requests; a token that no header can hold is quoted by the ValueError of http.client.
+    Any other ValueError is the package's, at an answer that it was not made for.
     """
     try:
         with redirect_stdout(io.StringIO()):
@@ -164,8 +170,10 @@ def _hushed() -> Iterator[None]:
         raise InputError(REJECTED) from None
     except (InputError, RequestException):
         raise
-    except ValueError:
-        raise InputError(REJECTED) from None
+    except ValueError as error:
+        if isinstance(error, UnicodeEncodeError) or str(error).startswith(NOT_A_HEADER):
+            raise InputError(REJECTED) from None
+        raise ContentDecodingError("not the answer that was asked for") from None
 
 
 def _fetch(api: Any, dataset: str, partial: Partial) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from attnvgg.errors import InputError
+
+# Where the Kaggle dataset has its pictures, and the sample, which has its layout, too.
+KAGGLE_IMAGES = "512x512-dataset-melanoma/512x512-dataset-melanoma"
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -24,12 +27,27 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Return all visible files in `folder` and below, sorted by path."""
-    return sorted(
+    """Return all visible files in `folder` and below, sorted by path.
+
+    Raises:
+        InputError: the name of an image is not UTF-8.
+    """
+    paths = sorted(
         path
         for path in folder.rglob("*")
         if path.is_file() and not any(map(_hidden, (path, *path.relative_to(folder).parents)))
     )
+    require_utf8((path for path in paths if is_image(path)), str(folder))
+    return paths
+
+
+def require_utf8(paths: Iterable[str | Path], origin: str) -> None:
+    """Refuse names that no table can hold: those with bytes that Python shows as surrogates."""
+    shown = {str(path): str(path).encode("utf-8", "backslashreplace").decode() for path in paths}
+    odd = [text for path, text in shown.items() if text != path]
+    if odd:
+        origin = origin.encode("utf-8", "backslashreplace").decode()
+        raise InputError(f"{origin} has names that are not UTF-8, so rename these:", odd)
 
 
 def is_image(path: Path) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from attnvgg.data.cores import available_cores
 from attnvgg.data.images import start_worker
 
 ORDER = 1  # keeps this random stream apart from others of the same seed
@@ -104,5 +104,4 @@ def evaluation_loader(
 
 def default_workers(processes: int = 1) -> int:
     """Return how many loader processes this machine can feed beside `processes` trainers."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(0, min(8, (cores or 1) // processes - 1))
+    return max(0, min(8, available_cores() // processes - 1))

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from attnvgg.data.listing import find_image
+from attnvgg.data.listing import find_image, require_utf8
 from attnvgg.errors import InputError
 from attnvgg.files import atomic_path
 
@@ -52,7 +52,8 @@ def check_manifest(table: pd.DataFrame, origin: str) -> pd.DataFrame:
 
     Raises:
         InputError: columns or cases are missing; labels are not integers 0..K-1; an image occurs
-            twice or does not exist; a split, mask or weight is not what it should be.
+            twice, does not exist or has a name that is not UTF-8; a split, mask or weight is not
+            what it should be.
     """
     require_columns(table, REQUIRED, origin)
     if table.empty:
@@ -60,14 +61,19 @@ def check_manifest(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     if not pd.api.types.is_integer_dtype(table.index):
         table = table.reset_index(drop=True)
     image = _images(table["image"], origin)
-    columns = {"image": image, "label": _labels(table["label"], origin)}
+    label = _labels(table["label"], origin)
     _refuse_duplicates(image, origin)
     _require_files(image, origin, "images")
-    for name in OPTIONAL:
-        if name in table:
-            tidy = table[name].map(tidied)
-            if tidy.notna().any():
-                columns[name] = tidy
+    columns = {"image": image, "label": label, **_optional(table, image, origin)}
+    checked = pd.DataFrame(columns).reset_index(drop=True)
+    checked.attrs = dict(table.attrs)
+    return checked
+
+
+def _optional(table: pd.DataFrame, image: pd.Series[Any], origin: str) -> dict[str, pd.Series[Any]]:
+    """Return the optional columns that say something, checked, by name and in order."""
+    columns = {name: table[name].map(tidied) for name in OPTIONAL if name in table}
+    columns = {name: column for name, column in columns.items() if column.notna().any()}
     if "group" in columns:
         columns["group"] = columns["group"].where(columns["group"].notna(), _own_groups(image))
     if "split" in columns:
@@ -79,9 +85,7 @@ def check_manifest(table: pd.DataFrame, origin: str) -> pd.DataFrame:
         columns["weight"] = _weights(columns["weight"], origin)
     if "age" in columns:
         columns["age"] = columns["age"].map(_number)
-    checked = pd.DataFrame(columns).reset_index(drop=True)
-    checked.attrs = dict(table.attrs)
-    return checked
+    return columns
 
 
 def read_manifest(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -98,8 +102,14 @@ def read_manifest(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def write_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Write a manifest as CSV, atomically; `read_manifest` returns exactly the same table."""
+    """Write a manifest as CSV, atomically; `read_manifest` returns exactly the same table.
+
+    Raises:
+        InputError: the name of a file is not UTF-8, as a CSV is.
+    """
     columns = [name for name in (*REQUIRED, *OPTIONAL) if name in table]
+    for name in {"image", "mask"} & set(columns):
+        require_utf8(table[name].dropna(), str(path))
     with atomic_path(path) as temporary:
         table[columns].to_csv(temporary, index=False, lineterminator="\n")
 
@@ -172,6 +182,7 @@ def _images(column: pd.Series[Any], origin: str) -> pd.Series[Any]:
     missing = column.isna() | column.map(lambda value: not str(value).strip())
     if missing.any():
         raise InputError(f"{origin} names no image in some rows:", _lines(column[missing]))
+    require_utf8(column, origin)
     return column.map(os.path.abspath)
 
 

@@ -17,15 +17,17 @@ from pathlib import Path
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
+from attnvgg.data.listing import KAGGLE_IMAGES
 from attnvgg.data.synthetic.cases import Case, draw_cases
-from attnvgg.data.synthetic.pictures import FEATURES, IMAGES, MASKS, write_picture
+from attnvgg.data.synthetic.pictures import FEATURES, MASKS, write_picture
 from attnvgg.data.synthetic.reference import floor_model, overall
-from attnvgg.data.synthetic.workers import default_workers, spread
+from attnvgg.data.synthetic.workers import spread, worthwhile_workers
 from attnvgg.errors import InputError
 from attnvgg.files import atomic_folder
 
 GENERATOR = 1  # raised whenever the same seed gives other pictures
 COUNT, SEED, SIZE = 2000, 1234, 512
+REMEDY = "remove the folder or choose another one"
 ABOUT = (
     "SYNTHETIC: every picture in this folder was drawn by a program (attnvgg.data.sample). "
     "There is no photograph, no patient and no medical finding in it, and nothing measured on it "
@@ -44,8 +46,10 @@ def make_sample(
 ) -> Path:
     """Paint the sample into `root`; a complete one with the same settings is left untouched.
 
+    It appears whole or not at all.
+
     Args:
-        root: the folder to make; it appears whole or not at all.
+        root: the folder to make.
         count: number of pictures.
         seed: of all that is drawn.
         workers: processes; None means one for each core that this process may use.
@@ -59,22 +63,30 @@ def make_sample(
         OSError: the disk is full or not writable; nothing is left behind.
     """
     root = Path(root)
-    if count < 1 or seed < 0 or size < 32 or size % 2 or (workers is not None and workers < 1):
-        raise InputError(
-            "A sample needs a count of at least 1, a seed of at least 0, an even size of at least "
-            "32 and at least 1 worker; "
-            f"got count {count}, seed {seed}, size {size}, workers {workers}."
-        )
     settings = {"generator": GENERATOR, "count": count, "seed": seed, "size": size}
+    _check_settings(settings, workers)
     if _holds(root, settings):
         return root
-    logger.info("painting %d synthetic pictures into %s", count, root)
+    logger.info("Painting %d synthetic pictures into %s.", count, root)
     try:
         with atomic_folder(root) as folder:
-            _write(folder, settings, workers or default_workers(count))
+            _write(folder, settings, workers or worthwhile_workers(count))
     except OSError:
         if not _holds(root, settings):  # another process was faster, and made the same sample
             raise
+    return root
+
+
+def open_sample(root: str | os.PathLike[str]) -> Path | None:
+    """Return the folder of a sample that is there, whatever its settings, or None if none is.
+
+    Raises:
+        InputError: its description cannot be read, or files of it are missing.
+    """
+    root = Path(root)
+    if not (root / "sample.json").exists():
+        return None
+    _require_files(root, _read_settings(root))
     return root
 
 
@@ -120,31 +132,46 @@ def _holds(root: Path, settings: dict[str, int]) -> bool:
     """Whether the folder holds exactly this sample; False if there is nothing yet."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    remedy = "remove the folder or choose another one"
-    try:
-        found = json.loads((root / "sample.json").read_text(encoding="utf-8"))
-        known = {key: found.get(key) for key in settings}
-    except (OSError, ValueError, AttributeError):
-        raise InputError(f"{root} exists and is not a sample: {remedy}.") from None
-    if known != settings:
-        raise InputError(f"{root} holds another sample ({known}, wanted {settings}): {remedy}.")
-    missing = [path for path in _files(root, settings) if not path.is_file()]
-    if missing:
-        raise InputError(f"The sample in {root} has lost files: {remedy}.", missing)
+    found = _read_settings(root)
+    if found != settings:
+        raise InputError(f"{root} holds another sample ({found}, wanted {settings}): {REMEDY}.")
+    _require_files(root, settings)
     return True
 
 
-def _files(root: Path, settings: dict[str, int]) -> list[Path]:
-    cases = draw_cases(settings["count"], settings["seed"])
-    tables = [root / "marking.csv", root / "sample_truth.csv"]
-    masks = [root / MASKS / f"{case.image_id}.png" for case in cases]
-    return [*tables, *(root / IMAGES / f"{case.image_id}.jpg" for case in cases), *masks]
+def _check_settings(settings: dict[str, int], workers: int | None) -> None:
+    _, count, seed, size = settings.values()
+    if count < 1 or seed < 0 or size < 32 or size % 2 or (workers is not None and workers < 1):
+        raise InputError(
+            "A sample needs a count of at least 1, a seed of at least 0, an even size of at least "
+            "32 and at least 1 worker; "
+            f"got count {count}, seed {seed}, size {size}, workers {workers}."
+        )
+
+
+def _read_settings(root: Path) -> dict[str, int]:
+    """What the sample in the folder says that it was made with."""
+    try:
+        found = json.loads((root / "sample.json").read_text(encoding="utf-8"))
+        return {key: int(found[key]) for key in ("generator", "count", "seed", "size")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{root} exists and is not a sample: {REMEDY}.") from None
+
+
+def _require_files(root: Path, settings: dict[str, int]) -> None:
+    names = [case.image_id for case in draw_cases(settings["count"], settings["seed"])]
+    files = [root / "marking.csv", root / "sample_truth.csv"]
+    files += [root / KAGGLE_IMAGES / f"{name}.jpg" for name in names]
+    files += [root / MASKS / f"{name}.png" for name in names]
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        raise InputError(f"The sample in {root} has lost files, so {REMEDY}:", missing)
 
 
 def _write(folder: Path, settings: dict[str, int], workers: int) -> None:
     """Write the whole sample into a folder that nobody reads yet."""
     cases = draw_cases(settings["count"], settings["seed"])
-    (folder / IMAGES).mkdir(parents=True)
+    (folder / KAGGLE_IMAGES).mkdir(parents=True)
     (folder / MASKS).mkdir()
     job = partial(write_picture, folder=folder, seed=settings["seed"], size=settings["size"])
     truth = pd.DataFrame(spread(job, cases, workers))

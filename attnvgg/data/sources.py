@@ -16,11 +16,13 @@ import pandas as pd
 from attnvgg.data.groups import linked_groups
 from attnvgg.data.isic import MaskKind, read_archive, read_isic2016, read_isic2017
 from attnvgg.data.listing import (
+    KAGGLE_IMAGES,
     image_by_id,
     images_by_id,
     is_image,
     list_files,
     require_folder,
+    require_utf8,
     subfolders,
 )
 from attnvgg.data.manifest import SPLITS, check_manifest, located, read_table, require_columns
@@ -28,8 +30,7 @@ from attnvgg.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-KAGGLE_IMAGES = "512x512-dataset-melanoma"
-KAGGLE_LAYOUT = f"marking.csv and the images in {KAGGLE_IMAGES}/{KAGGLE_IMAGES}/<image_id>.jpg"
+KAGGLE_LAYOUT = f"marking.csv and the images in {KAGGLE_IMAGES}/<image_id>.jpg"
 KAGGLE_COLUMNS = {
     "sex": "sex",
     "age_approx": "age",
@@ -76,6 +77,7 @@ def load_source(name: str, root: str | Path, *, mask: MaskKind = "lesion") -> pd
     if name not in SOURCES:
         raise InputError(f"There is no source {name!r}; there are: {', '.join(SOURCES)}.")
     root = Path(root)
+    require_utf8([root.absolute()], "The path of the source")
     options = {"mask": mask} if name in CHALLENGES else {}
     table = SOURCES[name](root, **options)
     origin = root / "marking.csv" if name == "kaggle" else root
@@ -108,8 +110,8 @@ def read_kaggle(root: Path) -> pd.DataFrame:
         raise InputError(f"{root} has no marking.csv: expected {KAGGLE_LAYOUT}.")
     table = read_table(path)
     require_columns(table, ("image_id", "target"), str(path))
-    nested, single = root / KAGGLE_IMAGES / KAGGLE_IMAGES, root / KAGGLE_IMAGES
-    folder = nested if nested.is_dir() else single
+    nested = root / KAGGLE_IMAGES
+    folder = nested if nested.is_dir() else nested.parent
     images, masks = images_by_id(folder), images_by_id(root / "masks")
     if not images:
         raise InputError(f"{folder} holds no images: expected {KAGGLE_LAYOUT}.")

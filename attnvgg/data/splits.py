@@ -17,10 +17,7 @@ logger = logging.getLogger(__name__)
 
 SIDES = ("train", "val", "test")
 ATTEMPTS = 20  # orders tried when few groups hold several classes each and a side is left without
-OPTIMISTIC = (
-    "There is no test set: the model is selected and reported on the same validation images, "
-    "so its results are optimistic."
-)
+DEAL, DRAW = 2, 3  # keep these random streams apart from others of the same seed
 
 
 def split_manifest(
@@ -38,7 +35,7 @@ def split_manifest(
     Args:
         manifest: `image`, `label` and perhaps `group` (without it every image is its own).
         fractions: shares of training, validation and test. (0.8, 0.2, 0) makes no test set, as
-            many tutorials do; a warning then calls the results optimistic.
+            many tutorials do; the report then calls the results optimistic.
         seed: of the deal.
 
     Raises:
@@ -49,26 +46,30 @@ def split_manifest(
     if seed < 0:
         raise InputError(f"The seed of the split must be 0 or more, not {seed}.")
     manifest = manifest.copy()
-    published = set(manifest["split"]) if "split" in manifest else set()
-    if not published:
-        dealt = _deal(manifest, {side: share for side, share in shares.items() if share}, seed)
-        place = (
-            manifest.columns.get_indexer(pd.Index(["label", "group"])).max() + 1
-        )  # a manifest's order
-        manifest.insert(int(place), "split", dealt)
-    elif published == {"train", "test"}:
+    if "split" in manifest:
+        _complete(manifest, shares, seed)
+    else:
+        wanted = {side: share for side, share in shares.items() if share}
+        place = manifest.columns.get_indexer(pd.Index(["label", "group"])).max() + 1
+        manifest.insert(int(place), "split", _deal(manifest, wanted, seed))
+    if "test" not in set(manifest["split"]):
+        logger.info("The split has no test set.")
+    return manifest
+
+
+def _complete(manifest: pd.DataFrame, shares: dict[str, float], seed: int) -> None:
+    """Carve, in place, the validation that a published split may lack out of its training."""
+    published = set(manifest["split"])
+    if published == {"train", "test"}:
         train = manifest["split"] == "train"
-        carved = {side: shares[side] / (1 - shares["test"]) for side in ("train", "val")}
-        manifest.loc[train, "split"] = _deal(manifest[train], carved, seed)
+        wanted = {side: shares[side] / (1 - shares["test"]) for side in ("train", "val")}
+        manifest.loc[train, "split"] = _deal(manifest[train], wanted, seed)
         logger.info("The published split has no validation: it is taken from training.")
     elif not {"train", "val"} <= published <= set(SIDES):
         raise InputError(
             "A published split must have train and val or train and test, in every row; "
             f"this one has: {', '.join(sorted(map(str, published)))}."
         )
-    if "test" not in set(manifest["split"]):
-        logger.warning(OPTIMISTIC)
-    return manifest
 
 
 def subsample_negatives(manifest: pd.DataFrame, keep: int, seed: int) -> pd.DataFrame:
@@ -76,15 +77,27 @@ def subsample_negatives(manifest: pd.DataFrame, keep: int, seed: int) -> pd.Data
 
     Validation and test keep their natural prevalence: subsampling them too would falsify average
     precision, predictive values and the threshold.
+
+    Raises:
+        InputError: nothing would be kept; there are more than two classes, of which 0 is then no
+            more the negative one than any other.
     """
+    classes = int(manifest["label"].max()) + 1
+    if classes > 2:
+        raise InputError(
+            f"Negatives can be left out of training where there are two classes, not {classes}."
+        )
     if keep < 1:
         raise InputError(f"At least 1 image of class 0 must be kept for training, not {keep}.")
     manifest = manifest.reset_index(drop=True)
     negatives = manifest[(manifest["split"] == "train") & (manifest["label"] == 0)]
-    surplus = max(0, len(negatives) - keep)
+    surplus = len(negatives) - keep
+    if surplus <= 0:
+        return manifest
     # sorted, so that the draw does not depend on the order of the rows
     rows = negatives["image"].sort_values().index.to_numpy()
-    dropped = np.random.default_rng(seed).choice(rows, surplus, replace=False)
+    dropped = np.random.default_rng([seed, DRAW]).choice(rows, surplus, replace=False)
+    logger.info("Left out of training: %d of its %d images of class 0.", surplus, len(negatives))
     return manifest.drop(index=dropped.tolist()).reset_index(drop=True)
 
 
@@ -149,7 +162,8 @@ def _deal(manifest: pd.DataFrame, shares: dict[str, float], seed: int) -> pd.Ser
             listing,
         )
     for attempt in range(ATTEMPTS):
-        side = assign_groups(counts, np.array(list(shares.values())), (seed, attempt))[codes]
+        stream = (seed, DEAL, attempt)
+        side = assign_groups(counts, np.array(list(shares.values())), stream)[codes]
         if len(set(zip(side, labels, strict=True))) == len(shares) * counts.shape[1]:
             return pd.Series(np.array(list(shares))[side], index=ordered.index)
     raise InputError(

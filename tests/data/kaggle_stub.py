@@ -38,6 +38,7 @@ class Stub:
     Attributes:
         archive, tag: the file that it serves, and its ETag.
         refusals: (status, headers) of the answers to the next requests, before it serves again.
+        garbled: number of the next answers that are no JSON, though they say so.
         cuts: numbers of bytes after which the next bodies end.
         announces: whether it tells the length of the archive.
         ranges: None to ignore Range, "careless" to ignore If-Range.
@@ -49,6 +50,7 @@ class Stub:
     def __init__(self):
         self.archive, self.tag = zipped(dataset()), '"one"'
         self.refusals, self.cuts, self.asked, self.sent = [], [], [], []
+        self.garbled = 0
         self.ranges, self.active, self.announces = "careful", True, True
 
     def gets(self):
@@ -66,6 +68,10 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         if self.path.endswith("IntrospectToken"):
             self.answer_json(200, {"active": stub.active, "username": USER})
+        elif stub.garbled:
+            stub.garbled -= 1
+            self.start(200, {"Content-Type": "application/json"})
+            self.wfile.write(f"<html>{KEY}".encode())
         elif stub.refusals:
             status, headers = stub.refusals.pop(0)
             self.answer_json(status, {"code": status, "message": f"no, {KEY}"}, headers)

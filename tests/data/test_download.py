@@ -264,6 +264,37 @@ def test_key_that_no_header_can_hold(kaggle, root, monkeypatch):
     assert "credentials" in failure(root)
 
 
+def test_file_of_credentials_that_is_damaged(kaggle, root, tmp_path, monkeypatch):
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "home" / "kaggle.json").write_text(f'{{"key": "{KEY}')
+    told = failure(root)
+    assert "credentials" in told or "make a token" in told
+    assert kaggle.asked == []
+
+
+def test_garbled_answer_is_asked_for_again(kaggle, root, slept):
+    kaggle.garbled = 1
+    assert content(download_kaggle(root, delays=(1,))) == dataset()
+    assert slept == [1]
+
+
+def test_garbled_answers_are_not_blamed_on_the_credentials(kaggle, root):
+    kaggle.garbled = 9
+    assert failure(root, delays=(0,)).startswith("Kaggle's answer could not be understood")
+    assert len(kaggle.posts()) == 2
+
+
+def test_failure_inside_the_package_is_not_blamed_on_the_credentials(kaggle, root, monkeypatch):
+    from kagglesdk.kaggle_http_client import KaggleHttpClient
+
+    def confused(*_):
+        raise ValueError(f"odd: {KEY}")
+
+    monkeypatch.setattr(KaggleHttpClient, "_prepare_response", confused)
+    assert failure(root, delays=()).startswith("Kaggle's answer could not be understood")
+
+
 def test_verbose_kaggle_does_not_print_credentials(kaggle, root, monkeypatch, capfd):
     from kaggle.api.kaggle_api_extended import KaggleApi
 

@@ -1,4 +1,5 @@
 import math
+import os
 
 import numpy as np
 import pandas as pd
@@ -265,3 +266,17 @@ def test_absent_tables_are_refused(tmp_path):
         read_manifest(tmp_path / "cases.csv")
     with pytest.raises(InputError, match="is not a file"):
         read_manifest(tmp_path)
+
+
+def test_names_that_are_not_utf_8_are_refused_and_shown(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    table = pd.DataFrame({"image": [path, str(tmp_path / "b.png")], "label": [0, 1]}, dtype=object)
+    for attempt in (
+        lambda: check_manifest(table, "cases"),
+        lambda: write_manifest(table, tmp_path / "cases.csv"),
+    ):
+        with pytest.raises(InputError, match="not UTF-8") as caught:
+            attempt()
+        assert caught.value.offenders == [f"{tmp_path}/caf\\udce9.png"]
+        assert str(caught.value).isascii()
+    assert not list(tmp_path.iterdir())

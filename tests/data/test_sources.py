@@ -1,4 +1,5 @@
 import math
+import os
 
 import numpy as np
 import pandas as pd
@@ -212,3 +213,14 @@ def test_folder_errors(tmp_path, draw):
     draw("a/1.png")
     assert "one class only, a" in refusal("folders", tmp_path).message
     assert "is not a folder" in refusal("folders", tmp_path / "1.png").message
+
+
+@pytest.mark.parametrize("place", [b"melanoma/caf\xe9.png", b"caf\xe9/melanoma/a.png"])
+def test_names_that_are_not_utf_8_are_refused_and_shown(tmp_path, draw, place):
+    draw("nevus/b.png", os.fsdecode(place))
+    root = tmp_path if place.startswith(b"m") else tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(InputError, match="not UTF-8") as caught:
+        load_source("folders", root)
+    (odd,) = caught.value.offenders
+    assert "caf\\udce9" in odd
+    assert str(caught.value).isascii()

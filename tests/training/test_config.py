@@ -52,7 +52,7 @@ def test_every_recipe_is_valid(path):
 
 @pytest.mark.parametrize(("year", "passes", "mean"), [("2016", 5, 0.7012), ("2017", 2, 0.6820)])
 def test_the_recipe_of_the_paper(year, passes, mean):
-    """SPEC's recipe P, figure by figure."""
+    """Yan et al., IPMI 2019, section 3, figure by figure."""
     path = next(path for path in CONFIGS if path.stem == f"isic{year}")
     found = flatten(resolve(parse_config(TrainConfig, ["--config", str(path)], "train")))
     wanted = {

@@ -8,12 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from attnvgg.data.listing import KAGGLE_IMAGES
 from attnvgg.data.synthetic.artefacts import FREQUENCY, add_artefacts
 from attnvgg.data.synthetic.cases import ARTEFACTS, PAINT, Case, stream
 from attnvgg.data.synthetic.lesions import paint
 from attnvgg.data.synthetic.shapes import Array
 
-IMAGES, MASKS = "512x512-dataset-melanoma/512x512-dataset-melanoma", "masks"
+MASKS = "masks"
 JPEG_QUALITY = 92
 BINS = 8
 FEATURES = [f"{channel}_{i}" for channel in ("red", "green", "blue") for i in range(BINS)] + [
@@ -30,7 +31,7 @@ def write_picture(case: Case, folder: Path, seed: int, size: int) -> dict[str, o
     jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)[1]
     mask = cv2.imencode(".png", region.astype(np.uint8) * 255)[1]
     # Not cv2.imwrite: it only answers False when the disk is full.
-    (folder / IMAGES / f"{case.image_id}.jpg").write_bytes(jpeg.tobytes())
+    (folder / KAGGLE_IMAGES / f"{case.image_id}.jpg").write_bytes(jpeg.tobytes())
     (folder / MASKS / f"{case.image_id}.png").write_bytes(mask.tobytes())
     return {
         "image_id": case.image_id,

@@ -11,6 +11,8 @@ from typing import TypeVar
 import cv2
 from tqdm import tqdm
 
+from attnvgg.data.cores import available_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -34,11 +36,9 @@ def spread(function: Callable[[Item], Result], items: Sequence[Item], workers: i
         pool.shutdown(cancel_futures=True)
 
 
-def default_workers(count: int) -> int:
+def worthwhile_workers(count: int) -> int:
     """One worker a core, but none whose start would cost more than its share of the work."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(cores, count // 50))
+    return max(1, min(available_cores(), count // 50))
 
 
 def _begin() -> None:
