@@ -51,10 +51,10 @@ def auc_interval(
         InputError: no cases, only one class, or scores that are not finite numbers.
     """
     if not 0 < level < 1:
-        raise InputError(f"a level of {level} cannot be asked for: it is in (0, 1)")
+        raise InputError(f"A level of {level} cannot be asked for: it lies in (0, 1).")
     classes, values = checked(labels, scores)
     if values.ndim != 1:
-        raise InputError("an AUC interval needs one score a case")
+        raise InputError("An AUC interval needs one score a case.")
     positive = classes == 1
     v10, v01 = structural_components(values[positive], values[~positive])
     auc = float(v10.mean())
@@ -133,7 +133,7 @@ def _codes(groups: ArrayLike, count: int) -> Codes:
     """Return group numbers 0.., a missing group being one of its own."""
     codes, names = pd.factorize(np.asarray(groups, dtype=object))
     if len(codes) != count:
-        raise InputError(f"{len(codes)} groups and {count} cases do not belong together")
+        raise InputError(f"{len(codes)} groups and {count} cases do not belong together.")
     missing = codes < 0
     codes[missing] = len(names) + np.arange(missing.sum())
     return codes

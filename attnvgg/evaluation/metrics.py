@@ -90,7 +90,7 @@ def choose_threshold(labels: ArrayLike, scores: ArrayLike, sensitivity: float = 
         InputError: only one class, scores that are not finite, or a sensitivity outside (0, 1].
     """
     if not 0 < sensitivity <= 1:
-        raise InputError(f"a sensitivity of {sensitivity} cannot be asked for: it is in (0, 1]")
+        raise InputError(f"A sensitivity of {sensitivity} cannot be asked for: it lies in (0, 1].")
     classes, values = checked(labels, scores)
     positives = np.sort(_single(values)[classes == 1])[::-1]
     needed = math.ceil(sensitivity * len(positives) - 1e-9)  # 0.28 * 25 is a hair above 7
@@ -146,9 +146,11 @@ def checked(labels: ArrayLike, scores: ArrayLike, both: bool = True) -> tuple[La
     """
     classes, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     if classes.ndim != 1 or values.ndim not in (1, 2) or len(classes) != len(values):
-        raise InputError(f"labels {classes.shape} and scores {values.shape} do not belong together")
+        raise InputError(
+            f"Labels {classes.shape} and scores {values.shape} do not belong together."
+        )
     if not len(classes):
-        raise InputError("there are no cases to judge")
+        raise InputError("There are no cases to judge.")
     broken = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
     if broken.any():
         raise InputError(f"{broken.sum()} scores are not finite numbers, in rows:", _rows(broken))
@@ -158,7 +160,7 @@ def checked(labels: ArrayLike, scores: ArrayLike, both: bool = True) -> tuple[La
         raise InputError(f"{alien.sum()} labels are not in 0..{count - 1}, in rows:", _rows(alien))
     if both and (classes == classes[0]).all():
         raise InputError(
-            f"all {len(classes)} cases have label {classes[0]}: two classes are needed"
+            f"All {len(classes)} cases have label {classes[0]}: two classes are needed."
         )
     return classes.astype(np.int64), values
 
@@ -173,7 +175,7 @@ def _one_vs_rest(figure: Callable[..., float], classes: Labels, values: Scores) 
 def _single(values: Scores) -> Scores:
     """Return the one score (n,) of two classes."""
     if values.ndim == 2 and values.shape[1] > 2:
-        raise InputError(f"{values.shape[1]} classes have no single threshold")
+        raise InputError(f"{values.shape[1]} classes have no single threshold.")
     return values if values.ndim == 1 else values[:, -1]
 
 

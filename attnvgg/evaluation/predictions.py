@@ -41,9 +41,9 @@ def read_predictions(path: str | os.PathLike[str]) -> pd.DataFrame:
             converters={name: _number for name in names if name.startswith(NUMBERS)},
         )
     except FileNotFoundError as error:
-        raise InputError(f"there are no predictions at {Path(path)}") from error
+        raise InputError(f"There are no predictions at {Path(path)}.") from error
     except (ValueError, OSError) as error:
-        raise InputError(f"{Path(path)} is not a CSV of predictions: {error}") from error
+        raise InputError(f"{Path(path)} is not a CSV of predictions: {error}.") from error
 
 
 def _number(text: str) -> float:
@@ -63,9 +63,9 @@ def checked_predictions(frame: pd.DataFrame) -> tuple[pd.DataFrame, Probabilitie
     columns = _probability_columns(frame)
     if missing or not columns:
         missing += [] if columns else ["probability"]
-        raise InputError("the table of predictions lacks columns:", missing)
+        raise InputError("The table of predictions lacks columns:", missing)
     if frame.empty:
-        raise InputError("the table of predictions has no rows")
+        raise InputError("The table of predictions has no rows.")
     table = frame.reset_index(drop=True)
     values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     labels = pd.to_numeric(table["label"], errors="coerce")

@@ -50,7 +50,7 @@ def evaluate_predictions(frame: pd.DataFrame, threshold: float | None = None) ->
         if (rows := (table["split"] == split).to_numpy()).any()
     }
     if not sets:
-        raise InputError("there are neither validation nor test rows to judge")
+        raise InputError("There are neither validation nor test rows to judge.")
     rule = _threshold(sets, classes, threshold)
     report: dict[str, Any] = {
         "classes": classes,
@@ -98,15 +98,15 @@ def _threshold(
     """Return the decision rule of two classes; more are decided by the highest probability."""
     if classes > 2:
         if locked is not None:
-            raise InputError(f"{classes} classes have no single threshold")
+            raise InputError(f"{classes} classes have no single threshold.")
         return None
     if locked is not None:
         if not 0 <= locked <= 1:
-            raise InputError(f"a threshold of {locked} is no probability")
+            raise InputError(f"A threshold of {locked} is no probability.")
         return {"value": float(locked), "rule": "given", "chosen_on": None}
     if "val" not in sets:
         raise InputError(
-            "there are no validation rows to choose the threshold on: give a threshold"
+            "There are no validation rows to choose the threshold on: give a threshold."
         )
     cases, values = sets["val"]
     value = choose_threshold(cases["label"], values[:, -1], SENSITIVITY)

@@ -1,9 +1,10 @@
 """Maps to pictures, on a scale that does not flatter."""
 
-from attnvgg.explain.figures import Case, save_grid, save_single
+from attnvgg.explain.case import Case
+from attnvgg.explain.figures import LONGEST, save_grid, save_panels
 from attnvgg.explain.overlays import (
+    Interpolation,
     Kind,
-    Region,
     ScaledMap,
     overlay,
     scale_map,
@@ -11,13 +12,14 @@ from attnvgg.explain.overlays import (
 )
 
 __all__ = [
+    "LONGEST",
     "Case",
+    "Interpolation",
     "Kind",
-    "Region",
     "ScaledMap",
     "overlay",
     "save_grid",
-    "save_single",
+    "save_panels",
     "scale_map",
     "upsample",
 ]

@@ -1,23 +1,29 @@
-"""Cases as rows of a figure: image | pool-3 | pool-4, the colour bar, label and probability."""
+"""Cases as rows of a figure (image | pool-3 | pool-4, label, probability), or as plain pixels."""
 
 from __future__ import annotations
 
 import os
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from attnvgg.errors import InputError
-from attnvgg.explain.overlays import Interpolation, Kind, Pixels, Region, overlay, scale_map
+from attnvgg.explain.case import Case
+from attnvgg.explain.overlays import Interpolation, Kind, scale_map
 from attnvgg.explain.page import ALARM, MARGIN, PANEL, QUIET, TIMES, Page, fitted
 from attnvgg.files import atomic_path
+
+HEADS = ("image", "pool-3", "pool-4")
+DPI = 200
+LONGEST = round(2 * PANEL * DPI)  # pixels of an image; more would not be seen in its panel
 
 MEANING: dict[Kind, str] = {
     "softmax": f"Colours: attention weight relative to a uniform one (weight {TIMES} number of "
@@ -26,51 +32,6 @@ MEANING: dict[Kind, str] = {
     "per-image": "Colours: attention weight STRETCHED PER IMAGE from its lowest to its highest; "
     "colours of two maps cannot be compared.",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One row: an image, what the model attended to, and what it said."""
-
-    image: Pixels
-    """RGB (H, W, 3), in source pixels."""
-    attn1: ArrayLike
-    """Weights at pool-3, (h, w)."""
-    attn2: ArrayLike
-    """Weights at pool-4, (h, w)."""
-    probability: float
-    """Of the class `scored`."""
-    predicted: str
-    """Class that the model called."""
-    label: str | None = None
-    """True class, where known; another one than `predicted` is marked as an error."""
-    scored: str | None = None
-    """Class that the probability is of; `predicted` if absent."""
-    name: str = ""
-    region: Region | None = None
-    """What the model saw, see `upsample`."""
-    mask: ArrayLike | None = None
-    """Lesion (H, W), outlined where at least half of its maximum."""
-    input_size: int | None = None
-    """Side of the model's input, see `upsample`."""
-
-    def __post_init__(self) -> None:
-        if self.mask is not None and np.shape(self.mask) != self.image.shape[:2]:
-            raise InputError(
-                f"the mask of {self.name or 'a case'} is {np.shape(self.mask)}, "
-                f"its image {self.image.shape[:2]}"
-            )
-
-    @property
-    def wrong(self) -> bool:
-        """Tell whether the model called another class than the true one."""
-        return self.label is not None and self.label != self.predicted
-
-
-class _Square(NamedTuple):
-    top: float
-    left: float
-    side: float
 
 
 def save_grid(
@@ -82,65 +43,82 @@ def save_grid(
     threshold: float | None = None,
     title: str | None = None,
     caption: str | None = None,
-    heads: tuple[str, str, str] = ("image", "pool-3", "pool-4"),
-    dpi: int = 200,
+    dpi: int = DPI,
 ) -> None:
     """Write a figure with a row a case; about eight rows fill a page.
 
     Args:
         path: file to write; its suffix chooses the format (.png, .pdf, .svg, .jpg).
-        cases: rows, from the top.
+        cases: rows, from the top; `Case.reduced(LONGEST)` loses nothing that could be seen.
         kind: scale of the colours, see `scale_map`; it is stated on the figure.
         interpolation: see `upsample`.
         threshold: of the decision, stated below the figure.
         title: above the figure.
         caption: said below the figure in full, such as that the images are synthetic.
-        heads: names of the columns.
         dpi: pixels an inch; a panel is 1.75 inches wide.
 
     Raises:
         InputError: no cases, maps of another kind, or a format that cannot be written.
     """
     if not cases:
-        raise InputError("there are no cases to draw")
-    rows = [_reduced(case, round(2 * PANEL * dpi)) for case in cases]
+        raise InputError("There are no cases to draw.")
+    rows = [case.reduced(LONGEST) for case in cases]
     clipped = any(_clipped(row, kind) for row in rows)
     notes = _notes(rows, kind, threshold, caption, clipped)
     heights = [PANEL * float(np.clip(r.image.shape[0] / r.image.shape[1], 0.5, 1.5)) for r in rows]
     page = Page(heights, title is not None, len(notes))
     for number, row in enumerate(rows):
         _draw_row(page, number, row, kind, interpolation)
-    page.draw_heads(heads, title)
+    page.draw_heads(HEADS, title)
     page.draw_colour_bar(kind, clipped)
     page.draw_notes(notes)
-    with atomic_path(path) as temporary:
-        try:
-            page.figure.savefig(temporary, dpi=dpi)
-        except ValueError as error:
-            raise InputError(f"{path} cannot be written as a figure: {error}") from error
+    _write(page, path, dpi)
 
 
-def save_single(path: str | os.PathLike[str], case: Case, **options: Any) -> None:
-    """Write the figure of one case, with about a pixel for each source pixel.
+def save_panels(
+    path: str | os.PathLike[str],
+    case: Case,
+    *,
+    kind: Kind = "softmax",
+    interpolation: Interpolation = "bilinear",
+    caption: str | None = None,
+) -> None:
+    """Write image | pool-3 | pool-4 side by side as a PNG, a pixel for each source pixel.
+
+    There is nothing else on it; what it shows is said in the text that PNG calls Description.
 
     Args:
         path: file to write.
-        case: the row.
-        options: as of `save_grid`.
+        case: what to show.
+        kind: see `scale_map`.
+        interpolation: see `upsample`.
+        caption: added to the description.
+
+    Raises:
+        InputError: maps of another kind.
     """
-    dpi = int(np.clip(case.image.shape[1] / PANEL, 200, 600))
-    save_grid(path, [case], **{"dpi": dpi, **options})
+    words = f"{' | '.join(HEADS)}. {MEANING[kind]} {caption or ''}"
+    description = PngInfo()
+    description.add_text("Description", words.strip())
+    picture = Image.fromarray(np.hstack(case.panels(kind, interpolation)))
+    with atomic_path(path) as temporary:  # higher levels take long and save little
+        picture.save(temporary, "PNG", pnginfo=description, compress_level=1)
+
+
+def _write(page: Page, path: str | os.PathLike[str], dpi: int) -> None:
+    form = Path(path).suffix[1:].lower()  # without one, matplotlib would choose the name itself
+    with atomic_path(path) as temporary:
+        try:
+            page.figure.savefig(temporary, dpi=dpi, format=form)
+        except ValueError as error:
+            raise InputError(f"{path} cannot be written as a figure: {error}.") from error
 
 
 def _draw_row(
     page: Page, number: int, case: Case, kind: Kind, interpolation: Interpolation
 ) -> None:
     top, height = float(page.tops[number]), page.heights[number]
-    panels = [case.image] + [
-        overlay(case.image, attention, case.region, kind, interpolation, case.input_size)
-        for attention in (case.attn1, case.attn2)
-    ]
-    for column, panel in enumerate(panels):
+    for column, panel in enumerate(case.panels(kind, interpolation)):
         axes = page.axes(page.column(column), top, PANEL, height)
         axes.imshow(panel, interpolation="antialiased")
         axes.set_axis_off()
@@ -226,19 +204,3 @@ def _unseen(case: Case) -> bool:
 
 def _short(name: str) -> str:
     return name if len(name) <= 22 else f"{name[:13]}…{name[-8:]}"
-
-
-def _reduced(case: Case, limit: int) -> Case:
-    """Return a case whose image is not much larger than its panel: photographs have 24 million."""
-    height, width, _ = case.image.shape
-    factor = max(height, width) // limit
-    if factor < 2:
-        return case
-    size = (width // factor, height // factor)
-    region, mask = case.region, case.mask
-    if region is not None:
-        region = _Square(region.top / factor, region.left / factor, region.side / factor)
-    if mask is not None:
-        mask = cv2.resize(np.asarray(mask, np.float32), size, interpolation=cv2.INTER_AREA)
-    image = np.asarray(cv2.resize(case.image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return replace(case, image=image, region=region, mask=mask)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from attnvgg.data.transforms import Region
 from attnvgg.errors import InputError
 
 Kind = Literal["softmax", "sigmoid", "per-image"]
@@ -26,17 +27,6 @@ Pixels = NDArray[np.uint8]
 OCTAVES = 4  # the softmax scale ends at 2**-4 and 2**4 times the uniform weight
 IMAGE_SHARE = 0.6
 COLOUR_SHARE = 0.4
-
-
-class Region(Protocol):
-    """The square of source pixels that the model saw; pixel (0, 0) covers [0, 1) x [0, 1)."""
-
-    @property
-    def top(self) -> float: ...
-    @property
-    def left(self) -> float: ...
-    @property
-    def side(self) -> float: ...
 
 
 class ScaledMap(NamedTuple):
@@ -134,7 +124,7 @@ def overlay(
         InputError: not an image, or not a map of this kind.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise InputError(f"an overlay needs an image uint8 (H, W, 3), not {image.shape}")
+        raise InputError(f"An overlay needs an image uint8 (H, W, 3), not {image.dtype} {image.shape}.")
     values = scale_map(attention, kind).values
     height, width, _ = image.shape
     large, seen = upsample(values, height, width, region, interpolation, input_size)
@@ -182,10 +172,10 @@ def _covered(cells: int, input_size: int | None) -> float:
 
 def _check(weights: NDArray[np.float64], kind: Kind) -> None:
     if weights.ndim != 2 or not weights.size:
-        raise InputError(f"an attention map has rows and columns, not the shape {weights.shape}")
+        raise InputError(f"An attention map has rows and columns, not the shape {weights.shape}.")
     if not np.isfinite(weights).all():
-        raise InputError("the attention map holds values that are not finite")
+        raise InputError("The attention map holds values that are not finite.")
     if kind == "sigmoid" and not (weights.min() >= 0 and weights.max() <= 1):
-        raise InputError("a sigmoid map lies in [0, 1]; is this one of a softmax?")
+        raise InputError("A sigmoid map lies in [0, 1]; is this one of a softmax?")
     if kind == "softmax" and not (weights.min() >= 0 and abs(weights.sum() - 1) < 0.01):
-        raise InputError(f"a softmax map sums to 1, not {weights.sum():.4g}; is it a sigmoid's?")
+        raise InputError(f"A softmax map sums to 1, not {weights.sum():.4g}; is it a sigmoid's?")
