@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +16,14 @@ import torch
 from tqdm import tqdm
 
 from attnvgg.cli.common import run_command
-from attnvgg.data.decoding import read_mask
-from attnvgg.data.images import read_image
+from attnvgg.data.decoding import read_image, read_mask
+from attnvgg.data.inspection import inspect_image
 from attnvgg.data.listing import is_image, list_files
 from attnvgg.data.manifest import read_manifest
+from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
-from attnvgg.explain import Case, Kind, save_grid, save_single
+from attnvgg.explain import LONGEST, Case, Interpolation, Kind, save_grid, save_panels
+from attnvgg.models import Pretrained
 from attnvgg.training.checkpoint import load_model
 from attnvgg.training.predictions import to_probabilities
 from attnvgg.training.run import RunFolder, newest_run, open_run
@@ -43,13 +47,17 @@ class VisualizeConfig:
     split: Literal["test", "val", "train"] = "test"
     """Which cases of the run (test falls back to val where the run has no test set)."""
     count: int = 8
-    """Number of cases, drawn at random, in equal parts from each class."""
+    """Number of cases of a run, drawn at random, in equal parts from each class; of one's own
+    images all are shown, so many a page: attention.png, attention-2.png, ..."""
     seed: int = 0
     """Of the draw."""
     scale: Literal["fixed", "per-image"] = "fixed"
     """per-image stretches each map to its own range: labelled, and not comparable."""
+    interpolation: Interpolation = "bilinear"
+    """nearest gives each position of a map its own block of pixels."""
     each: bool = False
-    """Also write one picture a case, in a folder named after the output."""
+    """Also write image | pool-3 | pool-4 of each case as plain source pixels, without labels: a
+    PNG a case, in a folder named after the output, numbered in the order in which they are read."""
     convert: bool = False
     """Accept 16-bit, CMYK, grey, palette, transparent and EXIF-rotated files, converted."""
 
@@ -62,34 +70,51 @@ def main(argv: Sequence[str] | None = None) -> int:
 def visualize(config: VisualizeConfig) -> None:
     """Draw the pictures, and say where they are."""
     if config.count < 1:
-        raise InputError(f"--count {config.count}: at least one case is needed")
+        raise InputError(f"--count {config.count}: at least one case is needed.")
     run, files = _targets(config)
-    model: Any = load_model(run.path if run else str(config.model))
+    model = load_model(run.path if run else str(config.model))
+    options: dict[str, Any] = {
+        "kind": _kind(model, config.scale),
+        "interpolation": config.interpolation,
+        "caption": _caption(model),
+    }
     if files:
-        rows = pd.DataFrame({"image": [str(path) for path in files]})
-        output, title = config.output or Path("attention.png"), None
+        rows, title = pd.DataFrame({"image": [str(path) for path in files]}), None
+        output = config.output or Path("attention.png")
     else:
         assert run is not None  # without files there is a run
         rows, title = _draw_cases(run, config)
         output = config.output or run.path / "attention.png"
-    bar = tqdm(rows.iterrows(), "maps", len(rows), unit="image", leave=False, disable=None)
-    cases = [make_case(model, row, convert=config.convert) for _, row in bar]
-    cases.sort(key=lambda case: -case.probability)
-    options = {
-        "kind": _kind(model, config.scale),
-        "threshold": model.config.get("threshold"),
-        "caption": _caption(model),
-    }
-    save_grid(output, cases, title=title, **options)
-    logger.info("Written: %s", output)
+    _check_files(rows, _preprocess(model, config.convert).convert)
+    cases = _make_cases(model, rows, config, output.with_suffix(""), options)
+    for number in range(1, math.ceil(len(rows) / config.count) + 1):
+        page = list(islice(cases, config.count))
+        if not files:  # these are one page, and in no order of their own
+            page.sort(key=lambda case: -case.probability)
+        path = output if number == 1 else output.with_stem(f"{output.stem}-{number}")
+        save_grid(path, page, title=title, threshold=model.config.get("threshold"), **options)
+        logger.info("Written: %s", path)
     if config.each:
-        folder = output.with_suffix("")
-        for number, case in enumerate(cases):
-            save_single(folder / f"{number:03d}-{Path(case.name).stem}.png", case, **options)
-        logger.info("Written: %s/, %d pictures", folder, len(cases))
+        logger.info("Written: %s/, %d pictures", output.with_suffix(""), len(rows))
 
 
-def make_case(model: Any, row: pd.Series[Any], *, convert: bool = False) -> Case:
+def _make_cases(
+    model: Pretrained,
+    rows: pd.DataFrame,
+    config: VisualizeConfig,
+    folder: Path,
+    options: dict[str, Any],
+) -> Iterator[Case]:
+    """Yield the cases one by one, as small as the figure allows: many photographs fill memory."""
+    bar = tqdm(rows.to_dict("records"), "maps", unit="image", leave=False, disable=None)
+    for number, row in enumerate(bar):
+        case = make_case(model, row, convert=config.convert)
+        if config.each:
+            save_panels(folder / f"{number:03d}-{Path(case.name).stem}.png", case, **options)
+        yield case.reduced(LONGEST)
+
+
+def make_case(model: Pretrained, row: Mapping[Any, Any], *, convert: bool = False) -> Case:
     """Run the model on one image and put together what is drawn of it.
 
     Args:
@@ -98,26 +123,25 @@ def make_case(model: Any, row: pd.Series[Any], *, convert: bool = False) -> Case
         convert: accept formats that have to be converted.
 
     Raises:
-        InputError: the image cannot be read, or the model has no attention.
+        InputError: a file cannot be read, the model has no attention, or its configuration is
+            not whole.
     """
-    preprocess = model.preprocess
-    if convert:
-        preprocess = replace(preprocess, convert=True)
+    preprocess = _preprocess(model, convert)
     with torch.inference_mode():
         logits, attn1, attn2 = model(preprocess(row["image"])[None])
     if attn1 is None or attn2 is None:
-        raise InputError("this model was trained without attention: it has no maps to draw")
+        raise InputError("This model was trained without attention: it has no maps to draw.")
     image = read_image(row["image"], convert=preprocess.convert)
     probabilities = to_probabilities(logits.numpy())[0]
     classes, predicted, scored = _decision(model.config, probabilities)
-    label, mask = row.get("label"), row.get("mask")
+    mask = row.get("mask")
     return Case(
         image=image,
         attn1=attn1[0, 0].numpy(),
         attn2=attn2[0, 0].numpy(),
         probability=float(probabilities[scored if len(probabilities) > 1 else 0]),
         predicted=classes[predicted],
-        label=None if label is None else classes[int(label)],
+        label=_label(row, classes),
         scored=classes[scored],
         name=Path(row["image"]).name,
         region=preprocess.region(*image.shape[:2]),
@@ -130,11 +154,13 @@ def _targets(config: VisualizeConfig) -> tuple[RunFolder | None, list[Path]]:
     """Tell runs from images: return the run whose model is used, if it is one, and the images."""
     missing = [path for path in config.targets if not path.exists()]
     if missing:
-        raise InputError("these do not exist (give a run folder, images, or nothing):", missing)
+        raise InputError("These do not exist (give a run folder, images, or nothing):", missing)
     runs = [path for path in config.targets if (path / "config.yaml").is_file()]
     files = [path for path in config.targets if path not in runs]
     if len(runs) > 1 or (runs and files):
-        raise InputError("give one run folder, or images of your own with --model RUN, not both")
+        raise InputError("Give one run folder, or images of your own with --model RUN, not both.")
+    if runs and config.model is not None:
+        raise InputError(f"{runs[0]} is drawn with its own model: leave out --model.")
     if runs:
         return open_run(runs[0]), []
     images = [path for target in files for path in _images(target)]
@@ -149,7 +175,7 @@ def _images(target: Path) -> list[Path]:
         return [target]
     found = [path for path in list_files(target) if is_image(path)]
     if not found:
-        raise InputError(f"{target} is neither a run folder nor a folder with images")
+        raise InputError(f"{target} is neither a run folder nor a folder with images.")
     return found
 
 
@@ -160,7 +186,7 @@ def _draw_cases(run: RunFolder, config: VisualizeConfig) -> tuple[pd.DataFrame, 
     split = "val" if config.split == "test" and "test" not in present else config.split
     cases = manifest[manifest["split"] == split]
     if cases.empty:
-        raise InputError(f"{run.path} has no {split} cases")
+        raise InputError(f"{run.path} has no {split} cases.")
     generator = np.random.default_rng(config.seed)
     shuffled = cases.iloc[generator.permutation(len(cases))]
     turn = shuffled.groupby("label").cumcount()  # the n-th of its class
@@ -170,10 +196,36 @@ def _draw_cases(run: RunFolder, config: VisualizeConfig) -> tuple[pd.DataFrame, 
     return rows, title
 
 
+def _check_files(rows: pd.DataFrame, convert: bool) -> None:
+    """Refuse all images and masks at once whose headers are wrong, before the work."""
+    problems = {path: inspect_image(path, convert) for path in rows["image"]}
+    if "mask" in rows:
+        problems |= {path: inspect_image(path, convert=True) for path in rows["mask"].dropna()}
+    wrong = [f"{path}: {problem}" for path, problem in problems.items() if problem]
+    if wrong:
+        raise InputError("These files cannot be used:", wrong)
+
+
+def _preprocess(model: Pretrained, convert: bool) -> Preprocess:
+    """Return the preprocessing of the model, accepting odd formats where either side does."""
+    preprocess = getattr(model, "preprocess", None)
+    if not isinstance(preprocess, Preprocess):
+        raise InputError(
+            "This model was saved without its preprocessing: how its images were cut and resized, "
+            "and so where its maps lie, cannot be known."
+        )
+    return replace(preprocess, convert=True) if convert else preprocess
+
+
 def _decision(config: dict[str, Any], probabilities: np.ndarray) -> tuple[list[str], int, int]:
     """Return the names of the classes, the one that is called, and the one to quote."""
     count = max(2, len(probabilities))
-    classes = [str(name) for name in config.get("classes") or range(count)]
+    names = config.get("classes") or list(range(count))
+    if not isinstance(names, list) or len(names) != count:
+        raise InputError(
+            f"This model tells {count} classes apart, but its config.json has {names}."
+        )
+    classes = [str(name) for name in names]
     if count > 2:
         called = int(probabilities.argmax())
         return classes, called, called
@@ -182,13 +234,24 @@ def _decision(config: dict[str, Any], probabilities: np.ndarray) -> tuple[list[s
     return classes, called, 1
 
 
-def _kind(model: Any, scale: str) -> Kind:
+def _label(row: Mapping[Any, Any], classes: Sequence[str]) -> str | None:
+    """Return the name of the true class, where it is known."""
+    label = row.get("label")
+    if label is not None and not 0 <= label < len(classes):
+        raise InputError(
+            f"{row['image']} has label {label}, but the classes of the model are "
+            f"0 to {len(classes) - 1}."
+        )
+    return None if label is None else classes[int(label)]
+
+
+def _kind(model: Pretrained, scale: str) -> Kind:
     if scale == "per-image":
         return "per-image"
     return "softmax" if model.config["arguments"].get("normalize_attn") else "sigmoid"
 
 
-def _caption(model: Any) -> str | None:
+def _caption(model: Pretrained) -> str | None:
     if model.config.get("synthetic"):
         return "SYNTHETIC data: the model was trained on drawn pictures, not on photographs."
     return None

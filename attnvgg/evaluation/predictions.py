@@ -43,7 +43,8 @@ def read_predictions(path: str | os.PathLike[str]) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise InputError(f"There are no predictions at {Path(path)}.") from error
     except (ValueError, OSError) as error:
-        raise InputError(f"{Path(path)} is not a CSV of predictions: {error}.") from error
+        reason = str(error).strip().rstrip(".")
+        raise InputError(f"{Path(path)} is not a CSV of predictions: {reason}.") from error
 
 
 def _number(text: str) -> float:

@@ -23,7 +23,7 @@ from attnvgg.files import atomic_path
 
 HEADS = ("image", "pool-3", "pool-4")
 DPI = 200
-LONGEST = round(2 * PANEL * DPI)  # pixels of an image; more would not be seen in its panel
+LONGEST = round(2 * PANEL * DPI)  # pixels of an image at that; more could not be seen
 
 MEANING: dict[Kind, str] = {
     "softmax": f"Colours: attention weight relative to a uniform one (weight {TIMES} number of "
@@ -49,7 +49,7 @@ def save_grid(
 
     Args:
         path: file to write; its suffix chooses the format (.png, .pdf, .svg, .jpg).
-        cases: rows, from the top; `Case.reduced(LONGEST)` loses nothing that could be seen.
+        cases: rows, from the top; reduced to `LONGEST` they look the same and need less memory.
         kind: scale of the colours, see `scale_map`; it is stated on the figure.
         interpolation: see `upsample`.
         threshold: of the decision, stated below the figure.
@@ -62,7 +62,7 @@ def save_grid(
     """
     if not cases:
         raise InputError("There are no cases to draw.")
-    rows = [case.reduced(LONGEST) for case in cases]
+    rows = [case.reduced(round(2 * PANEL * dpi)) for case in cases]
     clipped = any(_clipped(row, kind) for row in rows)
     notes = _notes(rows, kind, threshold, caption, clipped)
     heights = [PANEL * float(np.clip(r.image.shape[0] / r.image.shape[1], 0.5, 1.5)) for r in rows]
@@ -111,7 +111,8 @@ def _write(page: Page, path: str | os.PathLike[str], dpi: int) -> None:
         try:
             page.figure.savefig(temporary, dpi=dpi, format=form)
         except ValueError as error:
-            raise InputError(f"{path} cannot be written as a figure: {error}.") from error
+            reason = str(error).rstrip(".")
+            raise InputError(f"{path} cannot be written as a figure: {reason}.") from error
 
 
 def _draw_row(

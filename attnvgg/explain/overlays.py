@@ -124,7 +124,9 @@ def overlay(
         InputError: not an image, or not a map of this kind.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise InputError(f"An overlay needs an image uint8 (H, W, 3), not {image.dtype} {image.shape}.")
+        raise InputError(
+            f"An overlay needs an image uint8 (H, W, 3), not {image.dtype} {image.shape}."
+        )
     values = scale_map(attention, kind).values
     height, width, _ = image.shape
     large, seen = upsample(values, height, width, region, interpolation, input_size)

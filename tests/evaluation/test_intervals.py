@@ -131,7 +131,7 @@ def test_undefined_intervals_say_why(labels, scores, groups, auc, reason):
 
 
 def test_wrong_input_is_refused():
-    with pytest.raises(InputError, match="all 2 cases"):
+    with pytest.raises(InputError, match="All 2 cases"):
         auc_interval([1, 1], [0.1, 0.2])
     with pytest.raises(InputError, match="level"):
         auc_interval([0, 1], [0.1, 0.2], level=95)

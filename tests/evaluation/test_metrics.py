@@ -109,8 +109,8 @@ def test_rates_without_a_denominator_are_none():
     ("labels", "scores", "said"),
     [
         ([], [], "no cases"),
-        ([1, 1], [0.1, 0.2], "all 2 cases have label 1"),
-        ([0, 0], [0.1, 0.2], "all 2 cases have label 0"),
+        ([1, 1], [0.1, 0.2], "All 2 cases have label 1"),
+        ([0, 0], [0.1, 0.2], "All 2 cases have label 0"),
         ([0, 1], [0.1, np.nan], "finite"),
         ([0, 1], [0.1, np.inf], "finite"),
         ([0, 2], [0.1, 0.2], r"0\.\.1"),

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from attnvgg.data.transforms import Region
 from attnvgg.errors import InputError
-from attnvgg.explain.figures import Case, save_grid, save_single
-from tests.explain.test_overlays import Square, softmax_map
+from attnvgg.explain import Case, save_grid, save_panels
+from tests.explain.test_overlays import delta, softmax_map
 
 
 def case(size=(32, 32), **more):
@@ -121,7 +122,7 @@ def test_the_scale_is_named(tmp_path, words, kind, part):
 def test_mask_and_unseen_parts_are_explained(tmp_path, words):
     mask = np.zeros((32, 48))
     mask[8:20, 20:40] = 255
-    save_grid(tmp_path / "grid.png", [case((32, 48), region=Square(0, 8, 32), mask=mask)], dpi=50)
+    save_grid(tmp_path / "grid.png", [case((32, 48), region=Region(0, 8, 32), mask=mask)], dpi=50)
     assert "lesion mask" in said(words)
     assert "Darkened" in said(words)
 
@@ -131,27 +132,38 @@ def test_an_empty_mask_has_no_outline(tmp_path):
     assert (tmp_path / "grid.png").stat().st_size > 0
 
 
-def test_a_mask_of_another_size_is_refused():
-    with pytest.raises(InputError, match="mask of x"):
-        case(mask=np.zeros((16, 16)), name="x")
+@pytest.mark.parametrize("row", range(6))
+def test_a_delta_changes_its_own_source_pixels_in_the_plain_file(tmp_path, row):
+    """48 x 80 pixels, of which the model saw the square from column 16 on; 8 pixels a cell."""
+    column = (row + 2) % 6
+    written = []
+    for attention in (np.zeros((6, 6)), delta(6, row, column)):
+        plain = case((48, 80), attn1=attention, attn2=np.zeros((3, 3)), region=Region(0, 16, 48))
+        save_panels(tmp_path / "plain.png", plain, kind="sigmoid", interpolation="nearest")
+        with Image.open(tmp_path / "plain.png") as file:
+            written.append(np.asarray(file))
+    np.testing.assert_array_equal(written[0][:, :80], plain.image)
+    block = np.zeros((48, 3 * 80), bool)
+    block[8 * row :, 80 + 16 + 8 * column :][:8, :8] = True
+    np.testing.assert_array_equal((written[0] != written[1]).any(axis=2), block)
 
 
-def test_single_has_a_pixel_for_each_source_pixel(tmp_path):
-    for width in (512, 700):
-        save_single(tmp_path / "one.png", case((20, width)))
-        with Image.open(tmp_path / "one.png") as written:
-            panel = written.width * 1.75 / 6.96
-        assert panel == pytest.approx(width, rel=0.01)
+def test_the_plain_file_describes_itself(tmp_path):
+    save_panels(tmp_path / "plain.png", case((20, 33)), kind="per-image", caption="SYNTHETIC.")
+    with Image.open(tmp_path / "plain.png") as file:
+        assert file.size == (3 * 33, 20)
+        for part in ("image | pool-3 | pool-4", "STRETCHED PER IMAGE", "SYNTHETIC."):
+            assert part in file.text["Description"]
 
 
 def test_a_large_image_looks_like_its_own_reduction(tmp_path):
     lesion = np.zeros((30, 40))
     lesion[8:20, 10:30] = 1
-    small = case((30, 40), region=Square(0, 5, 30), mask=lesion)
+    small = case((30, 40), region=Region(0, 5, 30), mask=lesion)
     large = replace(
         small,
         image=small.image.repeat(40, 0).repeat(40, 1),
-        region=Square(0, 200, 1200),
+        region=Region(0, 200, 1200),
         mask=lesion.repeat(40, 0).repeat(40, 1),
     )
     pictures = []
@@ -180,8 +192,9 @@ def test_a_failed_figure_leaves_the_old_one(tmp_path, monkeypatch):
 
 
 def test_an_unknown_format_and_no_cases_are_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot be written"):
-        save_grid(tmp_path / "grid.xyz", [case()], dpi=50)
+    for name in ("grid.xyz", "grid"):
+        with pytest.raises(InputError, match="cannot be written"):
+            save_grid(tmp_path / name, [case()], dpi=50)
     with pytest.raises(InputError, match="no cases"):
         save_grid(tmp_path / "grid.png", [])
     assert not list(tmp_path.iterdir())
@@ -193,7 +206,7 @@ def test_no_global_state():
 import sys, tempfile
 import matplotlib, numpy
 before = matplotlib.rcParams.copy()  # looking up a backend would load pyplot
-from attnvgg.explain.figures import Case, save_grid
+from attnvgg.explain import Case, save_grid
 weights = numpy.full((2, 2), 0.25)
 case = Case(numpy.zeros((8, 8, 3), numpy.uint8), weights, weights, 0.5, "benign")
 with tempfile.TemporaryDirectory() as folder:

@@ -1,19 +1,12 @@
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from attnvgg.data.transforms import Region
 from attnvgg.errors import InputError
 from attnvgg.explain.overlays import jet, overlay, scale_map, upsample
-
-
-class Square(NamedTuple):
-    top: float
-    left: float
-    side: float
 
 
 def softmax_map(shape=(4, 6), seed=0):
@@ -111,11 +104,11 @@ def test_bilinear_is_that_of_torch(shape, size):
 GEOMETRIES = pytest.mark.parametrize(
     ("size", "region", "cells"),
     [
-        ((64, 64), Square(0, 0, 64), 4),
-        ((48, 80), Square(0, 16, 48), 6),
-        ((80, 48), Square(16, 0, 48), 6),
-        ((90, 70), Square(21, 9, 56), 7),
-        ((61, 47), Square(3.5, 2.25, 40.5), 5),
+        ((64, 64), Region(0, 0, 64), 4),
+        ((48, 80), Region(0, 16, 48), 6),
+        ((80, 48), Region(16, 0, 48), 6),
+        ((90, 70), Region(21, 9, 56), 7),
+        ((61, 47), Region(3.5, 2.25, 40.5), 5),
     ],
 )
 
@@ -161,7 +154,7 @@ def test_a_delta_on_a_whole_image_that_is_not_square():
 
 
 def test_every_seen_pixel_belongs_to_one_cell():
-    size, region = (61, 47), Square(3.5, 2.25, 40.5)
+    size, region = (61, 47), Region(3.5, 2.25, 40.5)
     total = sum(upsample(delta(5, i, j), *size, region, "nearest")[0] for i, j in np.ndindex(5, 5))
     np.testing.assert_array_equal(total, upsample(delta(5, 0, 0), *size, region)[1])
 
@@ -181,7 +174,7 @@ def test_cells_keep_their_stride_where_the_input_is_no_multiple_of_it():
 
 def test_outside_of_the_region_there_is_no_colour():
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    found = overlay(image, softmax_map((5, 5)), Square(0, 10, 40))
+    found = overlay(image, softmax_map((5, 5)), Region(0, 10, 40))
     np.testing.assert_array_equal(found[:, :10], np.rint(0.6 * image[:, :10]))
     np.testing.assert_array_equal(found[:, 50:], np.rint(0.6 * image[:, 50:]))
     assert (found[:, 10:50] != np.rint(0.6 * image[:, 10:50])).any(-1).all()
