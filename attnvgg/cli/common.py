@@ -20,8 +20,13 @@ from attnvgg.training.signals import Interrupted
 
 logger = logging.getLogger("attnvgg")
 
+FAILED = 1
 WRONG_INPUT = 2
 SIGNAL = 128  # and the number of the signal: stopped in good order, but not finished
+
+EXPECTED = (
+    InputError, ArgumentError, OSError, Interrupted, KeyboardInterrupt, FloatingPointError
+)  # fmt: skip
 
 # The machine said no: the user can change that, a traceback cannot.
 MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
@@ -52,22 +57,29 @@ def run_command(
     try:
         with logging_redirect_tqdm([logger]):
             function((parse or parse_config)(config_class, words, command))
-    except (InputError, ArgumentError) as error:
-        return _complain(str(error), WRONG_INPUT)
-    except OSError as error:
-        if error.errno not in MACHINE:
-            raise
-        where = f": {error.filename}" if error.filename else ""
-        return _complain(f"{error.strerror}{where}; nothing is left half-written", WRONG_INPUT)
-    except Interrupted as stop:
-        return _complain(str(stop), SIGNAL + stop.signum, "interrupted")
-    except KeyboardInterrupt:
-        return _complain(
-            "by Ctrl-C; nothing is left half-written.", SIGNAL + signal.SIGINT, "interrupted"
-        )
-    except FloatingPointError as error:
-        return _complain(str(error), 1)
+    except EXPECTED as error:
+        return _tell(error)
     return 0
+
+
+def _tell(error: BaseException) -> int:
+    """Say in a sentence what ended the command, and return its exit code."""
+    if isinstance(error, Interrupted):
+        return _complain(str(error), SIGNAL + error.signum, "interrupted")
+    if isinstance(error, KeyboardInterrupt):
+        message = "by Ctrl-C; nothing is left half-written."
+        return _complain(message, SIGNAL + signal.SIGINT, "interrupted")
+    if isinstance(error, FloatingPointError):
+        return _complain(str(error), FAILED)
+    if isinstance(error, OSError):
+        if error.errno not in MACHINE:
+            raise error
+        where = f": {error.filename}" if error.filename else ""
+        advice = "make room or mend the permissions and run again (a training run: --resume it)"
+        return _complain(
+            f"{error.strerror}{where}; nothing is left half-written: {advice}.", WRONG_INPUT
+        )
+    return _complain(str(error), WRONG_INPUT)
 
 
 def parse_config(config_class: type[Any], words: Sequence[str], command: str) -> Any:

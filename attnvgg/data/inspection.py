@@ -18,7 +18,7 @@ from attnvgg.errors import InputError
 
 MIN_SIDE = 16
 MAX_PIXELS = 178_956_970  # beyond it Pillow, too, speaks of a decompression bomb
-WAY_OUT = "--data.convert true converts such files"
+WAY_OUT = "--data.convert true (visualize: --convert true) converts such files"
 
 # What Pillow raises on files that are broken in one way or another.
 BROKEN = (
