@@ -16,17 +16,16 @@ from accelerate import Accelerator
 from attnvgg.cli.common import parse_config, run_command
 from attnvgg.data.images import ImageDataset
 from attnvgg.data.loaders import evaluation_loader
-from attnvgg.data.manifest import read_manifest
 from attnvgg.data.sample import sample_reference
 from attnvgg.errors import InputError
 from attnvgg.evaluation.report import evaluate_predictions, summary
 from attnvgg.files import atomic_path
 from attnvgg.training.build import loader_workers, open_cache
 from attnvgg.training.checkpoint import load_model
-from attnvgg.training.config import TrainConfig, updated
+from attnvgg.training.config import TrainConfig, require_resolved, updated
 from attnvgg.training.engine import evaluate, make_accelerator
 from attnvgg.training.predictions import prediction_table
-from attnvgg.training.run import RunFolder, open_run
+from attnvgg.training.run import RunFolder, open_run, read_cases
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +71,7 @@ def evaluate_run(options: EvaluateConfig) -> None:
 def read_config(run: RunFolder) -> TrainConfig:
     """Return the configuration that a run was made with."""
     config: TrainConfig = parse_config(TrainConfig, ["--config", str(run.config)], "train")
+    require_resolved(config, run.config)
     return config
 
 
@@ -83,7 +83,7 @@ def judge(run: RunFolder, accelerator: Accelerator, config: TrainConfig) -> dict
     Returns:
         The content of `metrics.json`; None in all processes but the main one.
     """
-    manifest = read_manifest(run.manifest)
+    manifest = read_cases(run)
     table = _predict(run, accelerator, config, manifest)
     if not accelerator.is_main_process:
         return None

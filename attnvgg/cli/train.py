@@ -16,7 +16,7 @@ from attnvgg.cli.cases import describe, load_cases, locate
 from attnvgg.cli.common import parse_config, run_command
 from attnvgg.cli.evaluate import judge
 from attnvgg.data.images import prepare_images
-from attnvgg.data.manifest import read_manifest, write_manifest
+from attnvgg.data.manifest import write_manifest
 from attnvgg.errors import InputError
 from attnvgg.models import Pretrained
 from attnvgg.training.build import (
@@ -33,12 +33,13 @@ from attnvgg.training.config import (
     as_plain,
     check,
     flatten,
+    require_resolved,
     resolve,
     updated,
 )
 from attnvgg.training.engine import fit, make_accelerator
 from attnvgg.training.predictions import Predictions, lock_threshold
-from attnvgg.training.run import RunFolder, new_run_name, open_run
+from attnvgg.training.run import RunFolder, new_run_name, open_run, read_cases
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +135,8 @@ def _begin(
     if config.resume is not None:
         run = RunFolder(config.resume, writes=writes)
         logger.info("Resuming %s.", run.path)
-        return config, run, read_manifest(run.manifest)
+        require_resolved(config, run.config)
+        return config, run, read_cases(run)
     name = broadcast_object_list([config.name or new_run_name()])[0]
     run = RunFolder(config.out / name, writes=writes)
     if writes:

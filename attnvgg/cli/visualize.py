@@ -19,14 +19,13 @@ from attnvgg.cli.common import run_command
 from attnvgg.data.decoding import read_image, read_mask
 from attnvgg.data.inspection import inspect_image
 from attnvgg.data.listing import is_image, list_files
-from attnvgg.data.manifest import read_manifest
 from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
 from attnvgg.explain import LONGEST, Case, Interpolation, Kind, save_grid, save_panels
 from attnvgg.models import Pretrained
 from attnvgg.training.checkpoint import load_model
 from attnvgg.training.predictions import to_probabilities
-from attnvgg.training.run import RunFolder, newest_run, open_run
+from attnvgg.training.run import RunFolder, newest_run, open_run, read_cases
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +180,7 @@ def _images(target: Path) -> list[Path]:
 
 def _draw_cases(run: RunFolder, config: VisualizeConfig) -> tuple[pd.DataFrame, str]:
     """Draw cases of a split at random, the same number from each class, and say so."""
-    manifest = read_manifest(run.manifest)
+    manifest = read_cases(run)
     present = set(manifest["split"])
     split = "val" if config.split == "test" and "test" not in present else config.split
     cases = manifest[manifest["split"] == split]

@@ -106,5 +106,10 @@ def load_model(path_or_hub: str | Path) -> Pretrained:
         raise InputError(f"{folder} has no best/ folder yet: no epoch of that run was finished.")
     model = load_pretrained(best if best.is_dir() else path_or_hub)
     if "preprocess" in model.config:
-        model.preprocess = Preprocess.from_dict(model.config["preprocess"])
+        try:
+            model.preprocess = Preprocess.from_dict(model.config["preprocess"])
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"The preprocessing saved in {path_or_hub} is damaged: {error}"
+            ) from error
     return model

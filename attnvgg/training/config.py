@@ -183,6 +183,9 @@ AT_LEAST = {
     "optim.lr": 0, "optim.momentum": 0, "optim.weight_decay": 0, "optim.step_epochs": 1,
     "optim.warmup_steps": 0, "optim.clip": 0, "optim.average": 0,
 }  # fmt: skip
+RESOLVED = (
+    "batch_size", "data.image_size", "data.resize", "data.root", "model.num_classes", "optim.lr",
+)  # fmt: skip
 BELOW_ONE = ("model.dropout", "optim.momentum", "optim.average")
 
 
@@ -225,6 +228,18 @@ def check(config: TrainConfig) -> None:
         wrong.append("--model.name vgg: its dense layers need --data.image_size 224")
     if wrong:
         raise InputError("These options cannot be:", wrong)
+
+
+def require_resolved(config: TrainConfig, origin: Path) -> None:
+    """Refuse the configuration of a run that lacks what every run has written.
+
+    Raises:
+        InputError: listing what is missing.
+    """
+    values = flatten(config)
+    missing = [f"--{key}" for key in RESOLVED if values[key] is None]
+    if missing:
+        raise InputError(f"{origin} is damaged, these are missing:", missing)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -10,9 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
 
+from attnvgg.data.manifest import read_manifest
 from attnvgg.errors import InputError
 from attnvgg.files import atomic_path
 
@@ -156,6 +158,18 @@ class _TensorBoard:
 class _Silent:
     def write(self, row: dict[str, Any], learning_rate: float) -> None:
         pass
+
+
+def read_cases(run: RunFolder) -> pd.DataFrame:
+    """Return the cases of a run with their split.
+
+    Raises:
+        InputError: its manifest is missing or damaged.
+    """
+    manifest = read_manifest(run.manifest)
+    if "split" not in manifest:
+        raise InputError(f"{run.manifest} is damaged: it has no column `split`.")
+    return manifest
 
 
 def new_run_name() -> str:

@@ -77,3 +77,21 @@ def test_a_damaged_model(run, capsys, damage):
     captured = capsys.readouterr().err
     assert "best" in captured
     assert "Traceback" not in captured
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("config.yaml", lambda text: "\x00\x01"),
+        ("config.yaml", lambda text: text.replace("image_size: 32", "image_size: null")),
+        ("manifest.csv", lambda text: text.replace("split", "side")),
+        ("best/config.json", lambda text: text.replace('"size": 32', '"size": "big"')),
+        ("best/config.json", lambda text: text[: len(text) // 2]),
+    ],
+)
+def test_a_damaged_run_is_told_in_a_sentence(run, capsys, name, spoil):
+    (run / name).write_text(spoil((run / name).read_text()))
+    assert evaluate([str(run)]) == 2
+    captured = capsys.readouterr().err
+    assert "error: " in captured
+    assert "Traceback" not in captured
