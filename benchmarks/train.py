@@ -21,9 +21,10 @@ from attnvgg.data.loaders import TrainingBatches
 from attnvgg.models import AttnVGG, FocalLoss
 from attnvgg.models.published import published_name
 from attnvgg.training.checkpoint import Progress
-from attnvgg.training.config import OptimConfig, TrainConfig
+from attnvgg.training.config import TrainConfig
 from attnvgg.training.engine import make_accelerator
 from attnvgg.training.optim import make_optimizer, make_scheduler
+from attnvgg.training.run_config import OptimConfig
 from attnvgg.training.steps import Trainer, train_step
 from benchmarks.baseline import TutorialAttnVGG, tutorial_focal_loss
 

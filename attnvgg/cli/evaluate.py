@@ -15,17 +15,17 @@ from accelerate import Accelerator
 
 from attnvgg.cli.common import parse_config, run_command
 from attnvgg.data.images import ImageDataset
-from attnvgg.data.loaders import evaluation_loader
 from attnvgg.data.sample import sample_reference
 from attnvgg.errors import InputError
 from attnvgg.evaluation.report import evaluate_predictions, summary
 from attnvgg.files import atomic_path
-from attnvgg.training.build import loader_workers, open_cache
+from attnvgg.training.build import judging_loader, loader_workers, open_cache
 from attnvgg.training.checkpoint import load_model
-from attnvgg.training.config import TrainConfig, require_resolved, updated
+from attnvgg.training.config import RESOLVED, TrainConfig
 from attnvgg.training.engine import evaluate, make_accelerator
 from attnvgg.training.predictions import prediction_table
 from attnvgg.training.run import RunFolder, open_run, read_cases
+from attnvgg.training.run_config import require_resolved, updated
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def evaluate_run(options: EvaluateConfig) -> None:
 def read_config(run: RunFolder) -> TrainConfig:
     """Return the configuration that a run was made with."""
     config: TrainConfig = parse_config(TrainConfig, ["--config", str(run.config)], "train")
-    require_resolved(config, run.config)
+    require_resolved(config, RESOLVED, run.config)
     return config
 
 
@@ -121,12 +121,7 @@ def _predict(
         model.preprocess,
         cache=open_cache(config.data),
     )
-    loader = evaluation_loader(
-        dataset,
-        config.eval_batch_size,
-        loader_workers(config, accelerator),
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-    )
+    workers = loader_workers(config.data.workers, accelerator)
+    loader = judging_loader(config, accelerator, dataset, workers)
     found = evaluate(model, loader, accelerator, "evaluate")
     return prediction_table(manifest, found.renumbered(rows))

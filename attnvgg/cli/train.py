@@ -21,25 +21,17 @@ from attnvgg.errors import InputError
 from attnvgg.models import Pretrained
 from attnvgg.training.build import (
     build_model,
+    judging_loader,
     loader_workers,
     make_datasets,
     make_trainer,
-    validation_loader,
 )
 from attnvgg.training.checkpoint import load_model
-from attnvgg.training.config import (
-    CHANGEABLE,
-    TrainConfig,
-    as_plain,
-    check,
-    flatten,
-    require_resolved,
-    resolve,
-    updated,
-)
+from attnvgg.training.config import RESOLVED, TrainConfig, check, resolve
 from attnvgg.training.engine import fit, make_accelerator
 from attnvgg.training.predictions import Predictions, lock_threshold
 from attnvgg.training.run import RunFolder, new_run_name, open_run, read_cases
+from attnvgg.training.run_config import CHANGEABLE, as_plain, flatten, require_resolved, updated
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +87,7 @@ def train(config: TrainConfig) -> None:
     logger.info("Cases: %s.", describe(manifest))
     datasets = make_datasets(config, manifest)
     if accelerator.is_local_main_process:
-        prepare_images(list(datasets.values()), loader_workers(config, accelerator))
+        prepare_images(list(datasets.values()), loader_workers(config.data.workers, accelerator))
     accelerator.wait_for_everyone()
     model, config = build_model(config, manifest)
     trainer = make_trainer(config, accelerator, model, manifest, datasets["train"])
@@ -118,8 +110,10 @@ def train(config: TrainConfig) -> None:
             validation=row,
         )
 
+    workers = loader_workers(config.data.workers, accelerator)
+    validation = judging_loader(config, accelerator, datasets["val"], workers)
     with run.locked():
-        fit(trainer, validation_loader(config, accelerator, datasets["val"]), run, save_best)
+        fit(trainer, validation, run, save_best)
         metrics = judge(run, accelerator, config)
         if metrics is not None:
             model = load_model(run.path)  # its threshold and its worth go with the model
@@ -135,7 +129,7 @@ def _begin(
     if config.resume is not None:
         run = RunFolder(config.resume, writes=writes)
         logger.info("Resuming %s.", run.path)
-        require_resolved(config, run.config)
+        require_resolved(config, RESOLVED, run.config)
         return config, run, read_cases(run)
     name = broadcast_object_list([config.name or new_run_name()])[0]
     run = RunFolder(config.out / name, writes=writes)

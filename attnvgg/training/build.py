@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from attnvgg.data.cache import ImageCache
 from attnvgg.data.images import ImageDataset
@@ -34,10 +36,11 @@ from attnvgg.models import (
     WeightsUnavailable,
     balanced_alpha,
 )
-from attnvgg.training.config import DataConfig, TrainConfig, updated
+from attnvgg.training.config import TrainConfig
 from attnvgg.training.optim import make_average, make_optimizer, make_scheduler
 from attnvgg.training.run import RunFolder
-from attnvgg.training.steps import Trainer
+from attnvgg.training.run_config import LossConfig, PictureConfig, RunConfig, updated
+from attnvgg.training.steps import Trainer, model_inputs
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +48,7 @@ logger = logging.getLogger(__name__)
 def make_datasets(config: TrainConfig, manifest: pd.DataFrame) -> dict[str, ImageDataset]:
     """Return the sets of the splits; they share the cache of decoded images."""
     data = config.data
-    size, resized = data.image_size, data.resize
-    assert size is not None  # filled in by `resolve`, as is the next
-    assert resized is not None
-    preprocess = Preprocess(size, resized, data.crop, data.mean, data.std, data.convert)
+    preprocess = make_preprocess(data)
     cache = open_cache(data)
     cases = manifest.drop(columns="mask", errors="ignore")  # no loss here asks for masks
     return {
@@ -63,7 +63,14 @@ def make_datasets(config: TrainConfig, manifest: pd.DataFrame) -> dict[str, Imag
     }
 
 
-def open_cache(data: DataConfig) -> ImageCache | None:
+def make_preprocess(data: PictureConfig) -> Preprocess:
+    """Return the deterministic way from file to tensor."""
+    assert data.image_size is not None  # filled in by `resolve`, as is the next
+    assert data.resize is not None
+    return Preprocess(data.image_size, data.resize, data.crop, data.mean, data.std, data.convert)
+
+
+def open_cache(data: PictureConfig) -> ImageCache | None:
     """Return the cache of decoded images, None where it is turned off."""
     if data.cache_gib <= 0:
         return None
@@ -126,7 +133,7 @@ def make_trainer(
     manifest: pd.DataFrame,
     dataset: ImageDataset,
 ) -> Trainer:
-    """Put together what takes part in training.
+    """Put together what takes part in training on images.
 
     Raises:
         InputError: the training set does not fill one optimiser step, or model, loss and size of
@@ -134,11 +141,46 @@ def make_trainer(
     """
     training = manifest[manifest["split"] == "train"]
     labels = training["label"].to_numpy(copy=True)
-    batches = _batches(config, accelerator, labels)
-    workers = loader_workers(config, accelerator)
-    criterion = _criterion(config, labels).to(accelerator.device)
-    model = model.to(memory_format=torch.channels_last).to(accelerator.device)
-    _rehearse(model, criterion, dataset)
+    repeats = np.where(labels > 0, config.data.positive_repeats, 1) * config.data.passes
+    model = model.to(memory_format=torch.channels_last)
+    side = dataset.preprocess.size
+    rehearsal = {"image": torch.zeros(1, 3, side, side)}
+    workers = loader_workers(config.data.workers, accelerator)
+    return assemble(config, accelerator, model, training, repeats, dataset, workers, rehearsal)
+
+
+def assemble(
+    config: RunConfig,
+    accelerator: Accelerator,
+    model: Pretrained,
+    training: pd.DataFrame,
+    repeats: NDArray[np.int64],
+    dataset: Dataset[Any],
+    workers: int,
+    rehearsal: Mapping[str, torch.Tensor],
+    penalty: Callable[[nn.Module], torch.Tensor] | None = None,
+) -> Trainer:
+    """Put together what takes part in training on cases of any kind.
+
+    Args:
+        config: resolved.
+        accelerator: see `engine.make_accelerator`.
+        model: on the CPU.
+        training: the training rows of the manifest, those of `dataset`.
+        repeats: how often each of them occurs in an epoch.
+        dataset: their samples.
+        workers: loader processes.
+        rehearsal: a batch of one empty case.
+        penalty: see `Trainer`.
+
+    Raises:
+        InputError: the training set does not fill one optimiser step, or model, loss and input do
+            not go together.
+    """
+    batches = _batches(config, accelerator, repeats)
+    labels = training["label"].to_numpy(copy=True)
+    model = model.to(accelerator.device)
+    criterion = _rehearse(model, config.loss, labels, rehearsal, accelerator.device)
     optimizer = make_optimizer(model.parameters(), config.optim)
     steps = max(1, batches.batches // config.accumulate)
     return Trainer(
@@ -153,6 +195,7 @@ def make_trainer(
         batches=batches,
         case_names=training["image"].tolist(),
         average=make_average(model, config.optim),
+        penalty=penalty,
     )
 
 
@@ -167,27 +210,33 @@ def _parallel(model: Pretrained, accelerator: Accelerator) -> nn.Module:
     return DistributedDataParallel(model, device_ids=devices)
 
 
-def _rehearse(model: Pretrained, criterion: FocalLoss, dataset: ImageDataset) -> None:
-    """Send an empty image through model and loss, so that what does not fit shows at once."""
-    side, device = dataset.preprocess.size, next(model.parameters()).device
+def _rehearse(
+    model: Pretrained, loss: LossConfig, labels: NDArray[np.int64],
+    batch: Mapping[str, torch.Tensor], device: torch.device,
+) -> FocalLoss:  # fmt: skip
+    """Return the loss that fits the model, after an empty case was sent through both.
+
+    What does not fit shows at once.
+    """
     model.eval()
     with torch.inference_mode():
-        logits = model(torch.zeros(1, 3, side, side, device=device)).logits
+        logits = model(*model_inputs(batch, device)).logits
+        criterion = _criterion(loss, labels, logits.shape[1]).to(device)
         criterion(logits, torch.zeros(1, dtype=torch.long, device=device))
     model.train()
+    return criterion
 
 
-def _criterion(config: TrainConfig, labels: np.ndarray) -> FocalLoss:
-    assert config.model.num_classes is not None  # filled in by `build_model`
-    alpha: float | tuple[float, ...] | torch.Tensor | None
-    if config.loss.alpha == "balanced":
-        alpha = balanced_alpha(torch.from_numpy(labels), config.model.num_classes)
-    else:
-        alpha = config.loss.alpha
-    return FocalLoss(config.loss.gamma, alpha)
+def _criterion(loss: LossConfig, labels: NDArray[np.int64], logits: int) -> FocalLoss:
+    alpha: float | tuple[float, ...] | torch.Tensor | None = (
+        balanced_alpha(torch.from_numpy(labels), logits) if loss.alpha == "balanced" else loss.alpha
+    )
+    return FocalLoss(loss.gamma, alpha)
 
 
-def _batches(config: TrainConfig, accelerator: Accelerator, labels: np.ndarray) -> TrainingBatches:
+def _batches(
+    config: RunConfig, accelerator: Accelerator, repeats: NDArray[np.int64]
+) -> TrainingBatches:
     assert config.batch_size is not None  # filled in by `resolve`
     share, rest = divmod(config.batch_size, accelerator.num_processes)
     if rest or not share:
@@ -195,7 +244,6 @@ def _batches(config: TrainConfig, accelerator: Accelerator, labels: np.ndarray) 
             f"--batch_size {config.batch_size} cannot be shared by "
             f"{accelerator.num_processes} processes: choose a multiple."
         )
-    repeats = np.where(labels > 0, config.data.positive_repeats, 1) * config.data.passes
     batches = TrainingBatches(
         repeats.tolist(),
         share,
@@ -206,27 +254,25 @@ def _batches(config: TrainConfig, accelerator: Accelerator, labels: np.ndarray) 
     )
     if not batches.batches:
         raise InputError(
-            f"Training has {repeats.sum()} images an epoch, fewer than one optimiser step of "
+            f"Training has {repeats.sum()} cases an epoch, fewer than one optimiser step of "
             f"{config.batch_size * config.accumulate}: lower --batch_size."
         )
     return batches
 
 
-def loader_workers(config: TrainConfig, accelerator: Accelerator) -> int:
-    """Return the loader processes for each training process."""
-    if config.data.workers is not None:
-        return config.data.workers
-    return default_workers(accelerator.num_processes)
+def loader_workers(workers: int | None, accelerator: Accelerator) -> int:
+    """Return the loader processes for each training process, by default as the machine allows."""
+    return default_workers(accelerator.num_processes) if workers is None else workers
 
 
-def validation_loader(
-    config: TrainConfig, accelerator: Accelerator, dataset: ImageDataset
+def judging_loader(
+    config: RunConfig, accelerator: Accelerator, dataset: Dataset[Any], workers: int
 ) -> DataLoader[Any]:
-    """Return this process' share of the validation set."""
+    """Return this process' share of a validation or test set."""
     return evaluation_loader(
         dataset,
         config.eval_batch_size,
-        loader_workers(config, accelerator),
+        workers,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )

@@ -18,19 +18,19 @@ from tqdm import tqdm
 
 from attnvgg.errors import InputError
 from attnvgg.training.checkpoint import Progress, load_state
-from attnvgg.training.config import TrainConfig
 from attnvgg.training.predictions import Predictions, joined, score
 from attnvgg.training.run import RunFolder
+from attnvgg.training.run_config import RunConfig
 from attnvgg.training.saver import Saver
 from attnvgg.training.signals import StopRequest
-from attnvgg.training.steps import NonFiniteLoss, Trainer, to_device, train_step
+from attnvgg.training.steps import NonFiniteLoss, Trainer, model_inputs, train_step
 
 logger = logging.getLogger(__name__)
 
 OnBest = Callable[[Predictions, dict[str, Any]], None]
 
 
-def make_accelerator(config: TrainConfig) -> Accelerator:
+def make_accelerator(config: RunConfig) -> Accelerator:
     """Return what knows the device, the precision and the other processes.
 
     Raises:
@@ -69,7 +69,7 @@ def train_one_epoch(
         What the model said of each case when it was trained on it, all processes together.
 
     Raises:
-        NonFiniteLoss: naming the batch and its images; nothing of it reaches the weights.
+        NonFiniteLoss: naming the batch and its cases; nothing of it reaches the weights.
     """
     trainer.module.train()
     trainer.batches.set_epoch(progress.epoch, start=progress.batch)
@@ -108,7 +108,7 @@ def evaluate(
     try:
         with torch.inference_mode():
             for batch in bar:
-                logits = module(to_device(batch["image"], accelerator)).logits
+                logits = module(*model_inputs(batch, accelerator.device)).logits
                 seen.append((batch["index"], batch["label"], logits.float().cpu()))
     finally:
         module.train(was_training)
@@ -195,7 +195,7 @@ def _is_best(progress: Progress, monitor: str) -> bool:
     return True
 
 
-def _patience_ended(config: TrainConfig, progress: Progress) -> bool:
+def _patience_ended(config: RunConfig, progress: Progress) -> bool:
     waited = progress.epoch - progress.best_epoch
     return config.patience is not None and progress.epoch > 0 and waited >= config.patience
 

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from attnvgg.training.config import OptimConfig
+from attnvgg.training.run_config import OptimConfig
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> Optimizer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader
 
 from attnvgg.data.loaders import TrainingBatches
 from attnvgg.training.checkpoint import Progress
-from attnvgg.training.config import TrainConfig
+from attnvgg.training.run_config import RunConfig
 
 
 class NonFiniteLoss(FloatingPointError):
-    """Loss, gradient or logits are not numbers; the message names the batch and its images."""
+    """Loss, gradient or logits are not numbers; the message names the batch and its cases."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,12 @@ class Trainer:
     Attributes:
         module: the model itself.
         model: the same, or what shares it among the processes.
-        average: running average of the weights, if there is one.
         case_names: of the training cases, by index.
+        average: running average of the weights, if there is one.
+        penalty: of the weights, added to the loss of each step and to no figure.
     """
 
-    config: TrainConfig
+    config: RunConfig
     accelerator: Accelerator
     module: nn.Module
     model: nn.Module
@@ -48,6 +49,7 @@ class Trainer:
     batches: TrainingBatches
     case_names: Sequence[str]
     average: AveragedModel | None = None
+    penalty: Callable[[nn.Module], Tensor] | None = None
 
     @property
     def judged(self) -> nn.Module:
@@ -72,7 +74,7 @@ def train_step(trainer: Trainer, batch: dict[str, Any], progress: Progress) -> t
 
     Args:
         trainer: what takes part.
-        batch: `image`, `label`, `index`, and `weight` where known.
+        batch: see `model_inputs`, and `label`, `index`, and `weight` where known.
         progress: which batch this is.
 
     Returns:
@@ -86,8 +88,10 @@ def train_step(trainer: Trainer, batch: dict[str, Any], progress: Progress) -> t
     weight = batch["weight"].to(accelerator.device) if "weight" in batch else None
     torch.manual_seed(_seed(trainer, progress))
     with accelerator.autocast():
-        logits = trainer.model(to_device(batch["image"], accelerator)).logits
+        logits = trainer.model(*model_inputs(batch, accelerator.device)).logits
     loss = trainer.criterion(logits.float(), labels, weight=weight)
+    if trainer.penalty is not None:
+        loss = loss + trainer.penalty(trainer.module)
     value = float(accelerator.reduce(loss.detach(), "mean"))
     if not math.isfinite(value):
         raise NonFiniteLoss(_blame("loss", value, trainer, batch, progress))
@@ -105,10 +109,17 @@ def train_step(trainer: Trainer, batch: dict[str, Any], progress: Progress) -> t
     return value, logits.detach().float().cpu()
 
 
-def to_device(images: Tensor, accelerator: Accelerator) -> Tensor:
-    """Move images (B, 3, H, W) to the device, with the channels last: faster, the same numbers."""
-    moved = images.to(accelerator.device, non_blocking=True)
-    return moved.contiguous(memory_format=torch.channels_last)
+def model_inputs(batch: Mapping[str, Any], device: torch.device) -> tuple[Any, ...]:
+    """Return what the model is called with: an image batch or a ragged batch of bags.
+
+    Args:
+        batch: `image` (B, 3, H, W), or `instances` (sum N, ...) with `offsets` (B + 1).
+        device: where it goes.
+    """
+    if "image" in batch:  # with the channels last it is faster, and the numbers are the same
+        moved = batch["image"].to(device, non_blocking=True)
+        return (moved.contiguous(memory_format=torch.channels_last),)
+    return tuple(batch[name].to(device, non_blocking=True) for name in ("instances", "offsets"))
 
 
 def _gradient_norm(trainer: Trainer) -> float:
@@ -132,6 +143,6 @@ def _blame(
     names = "\n".join(f"  {trainer.case_names[i]}" for i in batch["index"].tolist())
     return (
         f"The {what} became {value} in epoch {progress.epoch + 1}, batch {progress.batch + 1}; "
-        "the last saved state is kept. Lower --optim.lr in a new run, or look at the images of "
+        "the last saved state is kept. Lower --optim.lr in a new run, or look at the cases of "
         f"the batch:\n{names}"
     )

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from attnvgg.cli.common import parse_config
-from attnvgg.training.config import CHANGEABLE, TrainConfig, as_plain, flatten, resolve, updated
+from attnvgg.training.config import TrainConfig, resolve
+from attnvgg.training.run_config import CHANGEABLE, as_plain, flatten, updated
 
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.yaml"))
 

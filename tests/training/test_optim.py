@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from attnvgg.training.config import OptimConfig
 from attnvgg.training.optim import make_average, make_optimizer, make_scheduler
+from attnvgg.training.run_config import OptimConfig
 
 
 def rates(config, epochs, steps):
