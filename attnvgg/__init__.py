@@ -8,14 +8,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attnvgg.models import AttentionBlock, AttnVGG, FocalLoss
+    from attnvgg.models import AttentionBlock, AttnVGG, BagClassifier, FocalLoss
     from attnvgg.training.checkpoint import load_model
 
-__all__ = ["AttentionBlock", "AttnVGG", "FocalLoss", "load_model"]
+__all__ = ["AttentionBlock", "AttnVGG", "BagClassifier", "FocalLoss", "load_model"]
 
 HOMES = {
     "AttentionBlock": "attnvgg.models",
     "AttnVGG": "attnvgg.models",
+    "BagClassifier": "attnvgg.models",
     "FocalLoss": "attnvgg.models",
     "load_model": "attnvgg.training.checkpoint",
 }

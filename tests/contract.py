@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from attnvgg.errors import InputError
-from attnvgg.models import load_pretrained
+from attnvgg.models import BagClassifier, load_pretrained
 
 
 def randomise_batch_norm(model):
@@ -191,6 +191,151 @@ class ImageModelContract(ModelContract):
         for one, other in zip(expected, output, strict=True):
             if one is not None:
                 torch.testing.assert_close(one, other, rtol=self.tolerance, atol=self.tolerance)
+
+
+class BagModelContract(ModelContract):
+    """What holds for any model of bags.
+
+    A subclass names the specifications of `encoder` and `pool`, and the shape of an instance.
+    """
+
+    encoder: dict[str, object]
+    pool: dict[str, object]
+    instance_shape: tuple[int, ...]
+    lengths = (3, 1, 6, 2)
+
+    def build(self, num_classes=2):
+        head = {"name": "linear", "num_classes": num_classes}
+        return BagClassifier(self.encoder, self.pool, head)
+
+    def inputs(self, batch=2):
+        generator = torch.Generator().manual_seed(2)
+        return torch.randn(batch, 5, *self.instance_shape, generator=generator)
+
+    @pytest.fixture
+    def ragged(self):
+        """Instances of all bags, and the offsets."""
+        generator = torch.Generator().manual_seed(3)
+        rows = torch.randn(sum(self.lengths), *self.instance_shape, generator=generator)
+        return rows, torch.tensor([0, *self.lengths]).cumsum(0)
+
+    def pad(self, rows, filler):
+        """Return the bags as a padded batch and its mask, the padding between real instances."""
+        mask = torch.zeros(len(self.lengths), 2 * max(self.lengths), dtype=torch.bool)
+        for bag, length in enumerate(self.lengths):
+            mask[bag, bag % 2 : bag % 2 + 2 * length : 2] = True
+        padded = torch.full((*mask.shape, *self.instance_shape), filler)
+        padded[mask] = rows
+        return padded, mask
+
+    def close(self, one, other):
+        torch.testing.assert_close(one, other, rtol=self.tolerance, atol=self.tolerance)
+
+    @pytest.mark.parametrize("filler", [0.0, 1e30, torch.nan])
+    def test_padding_changes_nothing(self, model, ragged, filler):
+        rows, offsets = ragged
+        padded, mask = self.pad(rows, filler)
+        expected = model(rows, offsets)
+        output = model(padded, mask=mask)
+        self.close(output.logits, expected.logits)
+        gradients = [
+            torch.autograd.grad(logits.square().sum(), list(model.parameters()))
+            for logits in (expected.logits, output.logits)
+        ]
+        for one, other in zip(*gradients, strict=True):
+            self.close(other, one)
+        if expected.attention is not None:
+            assert output.attention.shape[:2] == mask.shape
+            self.close(output.attention[mask], expected.attention)
+            assert not output.attention[~mask].any()
+
+    def test_ragged_bags_equal_the_bags_alone(self, model, ragged):
+        rows, offsets = ragged
+        with torch.inference_mode():
+            together = model(rows, offsets)
+            for bag, part in enumerate(rows.split(self.lengths)):
+                alone = model(part[None])
+                self.close(alone.logits[0], together.logits[bag])
+                if together.attention is not None:
+                    attention = together.attention.split(self.lengths)[bag]
+                    self.close(alone.attention[0], attention)
+
+    def test_order_of_the_instances_changes_nothing(self, model, ragged):
+        rows, offsets = ragged
+        generator = torch.Generator().manual_seed(4)
+        order = torch.cat(
+            [
+                start + torch.randperm(length, generator=generator)
+                for start, length in zip(offsets.tolist(), self.lengths, strict=False)
+            ]
+        )
+        assert not torch.equal(order, order.sort().values)
+        with torch.inference_mode():
+            expected, output = model(rows, offsets), model(rows[order], offsets)
+        self.close(output.logits, expected.logits)
+        if expected.attention is not None:
+            self.close(output.attention, expected.attention[order])
+
+    def test_attention_of_a_bag_sums_to_one(self, model, ragged):
+        with torch.inference_mode():
+            attention = model(*ragged).attention
+        assert (attention is not None) == model.pool.has_weights
+        if attention is not None:
+            assert attention.shape == (sum(self.lengths), model.pool.branches)
+            assert (attention >= 0).all()
+            for part in attention.split(self.lengths):
+                self.close(part.sum(dim=0), torch.ones(model.pool.branches))
+
+    def test_every_instance_has_its_say(self, model, ragged):
+        rows, offsets = ragged
+        rows = rows.requires_grad_()
+        model(rows, offsets).logits.square().sum().backward()
+        touched = rows.grad.flatten(1).abs().amax(dim=1) > 0
+        if "max" not in model.pool.name.split("_"):  # a maximum may overlook instances
+            assert touched.all()
+        assert touched[3]  # the only instance of its bag
+
+    def test_bags_without_instances_are_named(self, model, ragged):
+        rows, _ = ragged
+        with pytest.raises(InputError, match="without instances") as caught:
+            model(rows, torch.tensor([0, 4, 4, 12, 12]))
+        assert caught.value.offenders == ["bag 1", "bag 3"]
+        padded, mask = self.pad(rows, 0.0)
+        mask[2] = False
+        with pytest.raises(InputError, match="without instances") as caught:
+            model(padded, mask=mask)
+        assert caught.value.offenders == ["bag 2"]
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_half_precision_weights_are_close(self, model, ragged, dtype):
+        rows, offsets = ragged
+        with torch.inference_mode():
+            full = model(rows, offsets)
+            half = copy.deepcopy(model).to(dtype)(rows.to(dtype), offsets)
+        assert half.logits.dtype == dtype
+        torch.testing.assert_close(half.logits.float(), full.logits, rtol=0.05, atol=0.05)
+        if full.attention is not None:
+            assert half.attention.dtype == torch.float32
+
+    @pytest.mark.parametrize("chunk_size", [1, 2, 4])
+    def test_streaming_changes_nothing(self, model, ragged, chunk_size):
+        rows, offsets = ragged
+        rows = rows.requires_grad_()
+        outputs, gradients = [], []
+        for model.chunk_size in (None, chunk_size):
+            output = model(rows, offsets)
+            wanted = [rows, *model.parameters()]
+            for tensor in wanted:
+                tensor.grad = None
+            output.logits.square().sum().backward()
+            outputs.append(output)
+            gradients.append([tensor.grad for tensor in wanted])
+        for one, other in zip(*outputs, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                self.close(other, one)
+        for one, other in zip(*gradients, strict=True):
+            self.close(other, one)
 
 
 def assert_same_state(expected, actual):

@@ -25,6 +25,7 @@ LAZY = {
     "kaggle": "data/download.py",
     "kagglesdk": "data/download.py",
     "huggingface_hub": "models/pretrained.py",
+    "timm": "models/bodies.py",
     "torch.utils.tensorboard": "training/run.py",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
+from attnvgg.cli.bag_runs import judge_again, read_bags_config
 from attnvgg.cli.common import parse_config, run_command
 from attnvgg.data.images import ImageDataset
 from attnvgg.data.sample import sample_reference
@@ -24,7 +25,7 @@ from attnvgg.training.checkpoint import load_model
 from attnvgg.training.config import RESOLVED, TrainConfig
 from attnvgg.training.engine import evaluate, make_accelerator
 from attnvgg.training.predictions import prediction_table
-from attnvgg.training.run import RunFolder, open_run, read_cases
+from attnvgg.training.run import RunFolder, open_run, read_cases, read_task
 from attnvgg.training.run_config import require_resolved, updated
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class EvaluateConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes the GPU where there is one."""
     batch_size: int | None = None
-    """Images a step; null: as in the run."""
+    """Images or bags a step; null: as in the run."""
     workers: int | None = None
     """Loader processes; null: as in the run."""
     threads: int | None = None
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate_run(options: EvaluateConfig) -> None:
     """Evaluate a run again, from its best model and its manifest."""
     run = open_run(options.run)
-    config = read_config(run)
+    is_bags = read_task(run) == "bags"
+    config: Any = read_bags_config(run) if is_bags else read_config(run)
     changes: dict[str, Any] = {
         "device": options.device,
         "threads": options.threads,
@@ -65,7 +67,10 @@ def evaluate_run(options: EvaluateConfig) -> None:
         changes["data.workers"] = options.workers
     config = updated(config, changes)
     accelerator = make_accelerator(config)
-    judge(run, accelerator, config)
+    if is_bags:
+        judge_again(run, accelerator, config)
+    else:
+        judge(run, accelerator, config)
 
 
 def read_config(run: RunFolder) -> TrainConfig:

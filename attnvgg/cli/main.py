@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "train": "train a classifier and judge it on its test set",
+    "train_bags": "train a classifier of bags and judge it on its test bags",
     "evaluate": "write predictions.csv and metrics.json of a run",
-    "visualize": "draw images with their attention maps",
+    "visualize": "draw images or bags with what the model attended to",
     "download": "fetch the Kaggle melanoma images",
     "sample": "make the built-in synthetic sample",
+    "audit_mil": "test which pools respect: positive if and only if one instance is",
 }
 
 

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from attnvgg.cli.common import run_command
+from attnvgg.cli.visualize_bags import visualize_bags
 from attnvgg.data.decoding import read_image, read_mask
 from attnvgg.data.inspection import inspect_image
 from attnvgg.data.listing import is_image, list_files
@@ -25,7 +26,7 @@ from attnvgg.explain import LONGEST, Case, Interpolation, Kind, save_grid, save_
 from attnvgg.models import Pretrained
 from attnvgg.training.checkpoint import load_model
 from attnvgg.training.predictions import to_probabilities
-from attnvgg.training.run import RunFolder, newest_run, open_run, read_cases
+from attnvgg.training.run import RunFolder, newest_run, open_run, read_cases, read_task
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ TARGETS = {"nargs": "*", "type": Path, "help": "a run folder, or image files or 
 
 @dataclass(frozen=True)
 class VisualizeConfig:
-    """Draw image | pool-3 | pool-4 for cases of a run, or for images of one's own."""
+    """Draw image | pool-3 | pool-4 for cases of a run, or for images of one's own; of a run on bags,
+    the instances of each bag with their weights."""
 
     targets: list[Path] = field(metadata={"positional": TARGETS})
     model: str | None = None
@@ -71,6 +73,9 @@ def visualize(config: VisualizeConfig) -> None:
     if config.count < 1:
         raise InputError(f"--count {config.count}: at least one case is needed.")
     run, files = _targets(config)
+    if run is not None and not files and read_task(run) == "bags":
+        visualize_bags(run, config.split, config.count, config.seed, config.output)
+        return
     model = load_model(run.path if run else str(config.model))
     options: dict[str, Any] = {
         "kind": _kind(model, config.scale),

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from attnvgg.data.manifest import tidied
+from attnvgg.data.tables import tidied
 
 
 def linked_groups(table: pd.DataFrame, names: Iterable[str]) -> pd.Series[Any]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from attnvgg.data.groups import linked_groups
 from attnvgg.data.listing import image_by_id, images_by_id, is_image, list_files, require_folder
-from attnvgg.data.manifest import read_table, require_columns, tidied
+from attnvgg.data.tables import read_table, require_columns, tidied
 from attnvgg.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Which image files lie where."""
+"""Which images and bags lie where."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ KAGGLE_IMAGES = "512x512-dataset-melanoma/512x512-dataset-melanoma"
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
+# Files of one bag; of several the earliest is taken.
+FEATURE_SUFFIXES = (".h5", ".hdf5", ".npy", ".pt")
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".tif", ".tiff")
+BAG_SUFFIXES = (*FEATURE_SUFFIXES, *SLIDE_SUFFIXES)
+
 
 def require_folder(folder: Path, expected: str) -> None:
     """Raise InputError unless `folder` is one; `expected` says what should lie there."""
@@ -23,7 +28,7 @@ def require_folder(folder: Path, expected: str) -> None:
 
 def subfolders(folder: Path) -> list[Path]:
     """Return the visible folders directly in `folder`, sorted by name."""
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not _hidden(child))
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not is_hidden(child))
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -35,10 +40,26 @@ def list_files(folder: Path) -> list[Path]:
     paths = sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and not any(map(_hidden, (path, *path.relative_to(folder).parents)))
+        if path.is_file() and not any(map(is_hidden, (path, *path.relative_to(folder).parents)))
     )
     require_utf8((path for path in paths if is_image(path)), str(folder))
     return paths
+
+
+def find_bag(name: str, folder: Path) -> str:
+    """Return the absolute path of a bag that a table names, relative to `folder`.
+
+    A bag is a feature file or a folder of images. The name may lack the suffix of the file, or
+    have that of the slide the features were taken from. What is not found is returned as named.
+    """
+    path = Path(os.path.abspath(folder / name))
+    stems = [path, path.with_suffix("")] if path.suffix.lower() in BAG_SUFFIXES else [path]
+    for stem in stems:
+        for suffix in ("", *FEATURE_SUFFIXES):
+            candidate = stem.with_name(stem.name + suffix)
+            if candidate.exists():
+                return str(candidate)
+    return str(path)
 
 
 def require_utf8(paths: Iterable[str | Path], origin: str) -> None:
@@ -50,9 +71,19 @@ def require_utf8(paths: Iterable[str | Path], origin: str) -> None:
         raise InputError(f"{origin} has names that are not UTF-8, so rename these:", odd)
 
 
+def is_features(path: Path) -> bool:
+    """Return whether the name, not yet the content, is that of a feature file."""
+    return path.suffix.lower() in FEATURE_SUFFIXES
+
+
 def is_image(path: Path) -> bool:
     """Return whether the name, not yet the content, is that of an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Return the visible images in `folder` and below, sorted by path."""
+    return [path for path in list_files(folder) if is_image(path)]
 
 
 def images_by_id(folder: Path) -> dict[str, Path]:
@@ -63,7 +94,7 @@ def images_by_id(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         return {}
-    images = [path for path in folder.iterdir() if is_image(path) and not _hidden(path)]
+    images = [path for path in folder.iterdir() if is_image(path) and not is_hidden(path)]
     images.sort(key=lambda path: (-IMAGE_SUFFIXES.index(path.suffix.lower()), path.name))
     return {path.stem: path for path in images}
 
@@ -89,6 +120,6 @@ def find_image(name: str, folder: Path) -> str:
     return os.path.abspath(folder / name)
 
 
-def _hidden(path: Path) -> bool:
+def is_hidden(path: Path) -> bool:
     """Whether the name is one of the droppings of systems: `.DS_Store`, `._photo.jpg`."""
     return path.name.startswith(".") or path.name == "__MACOSX"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from attnvgg.data.cores import available_cores
 from attnvgg.data.images import start_worker
@@ -72,6 +72,7 @@ def training_loader(
     return DataLoader(
         dataset,
         batch_sampler=batches,
+        collate_fn=collate,
         num_workers=workers,
         worker_init_fn=start_worker,
         pin_memory=pin,
@@ -96,10 +97,16 @@ def evaluation_loader(
         dataset,
         batch_size=batch_size,
         sampler=share,
+        collate_fn=collate,
         num_workers=workers,
         worker_init_fn=start_worker,
         pin_memory=pin,
     )
+
+
+def collate(batch: Any) -> Any:
+    """Stack samples; the batch that a dataset of bags made at once is left as it is."""
+    return default_collate(batch) if isinstance(batch, list) else batch
 
 
 def default_workers(processes: int = 1) -> int:

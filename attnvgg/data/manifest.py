@@ -7,16 +7,17 @@ never to be split), `split` (train, val or test), `mask` (absolute path, may be 
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from attnvgg.data.listing import find_image, require_utf8
+from attnvgg.data.listing import require_utf8
+from attnvgg.data.tables import located, read_table, require_columns, tidied
 from attnvgg.errors import InputError
 from attnvgg.files import atomic_path
 
@@ -32,14 +33,23 @@ SPLITS = {
     "testing": "test",
 }
 
-# What tables say where they know nothing: two patients called "unknown" are not one patient.
-PLACEHOLDERS = frozenset(
-    {"", "-", "--", "?", ".", "-1", "-1.0", "nan", "na", "n/a", "<na>", "nat", "none", "null"}
-    | {"unknown", "missing", "unspecified", "undefined", "not available"}
-)
+
+@dataclass(frozen=True)
+class CaseKind:
+    """What the rows of a table are: images here, bags in `bag_manifest.py`."""
+
+    noun: str
+    """What messages call a case."""
+    optional: tuple[str, ...]
+    """Columns that there may be beside those required."""
+    exists: Callable[[str], bool] | None
+    """Whether a case is on the disk; None: `image` is a key, not a path."""
 
 
-def check_manifest(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+IMAGES = CaseKind("image", OPTIONAL, os.path.isfile)
+
+
+def check_manifest(table: pd.DataFrame, origin: str, kind: CaseKind = IMAGES) -> pd.DataFrame:
     """Return the table validated, typed and with its columns in fixed order.
 
     Columns that are not of a manifest, or say nothing in any row, are left out. A case without a
@@ -49,6 +59,7 @@ def check_manifest(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     Args:
         table: at least `image` and `label`.
         origin: the file or folder it comes from, for the messages.
+        kind: what the rows are.
 
     Raises:
         InputError: columns or cases are missing; labels are not integers 0..K-1; an image occurs
@@ -60,27 +71,32 @@ def check_manifest(table: pd.DataFrame, origin: str) -> pd.DataFrame:
         raise InputError(f"{origin} holds no cases.")
     if not pd.api.types.is_integer_dtype(table.index):
         table = table.reset_index(drop=True)
-    image = _images(table["image"], origin)
-    label = _labels(table["label"], origin)
-    _refuse_duplicates(image, origin)
-    _require_files(image, origin, "images")
-    columns = {"image": image, "label": label, **_optional(table, image, origin)}
+    image = _cases(table["image"], origin, kind)
+    label = _labels(table["label"], origin, kind.noun)
+    _refuse_duplicates(image, origin, kind.noun)
+    if kind.exists:
+        _require_files(image, origin, f"{kind.noun}s", kind.exists)
+    columns = {"image": image, "label": label, **_optional(table, image, origin, kind)}
     checked = pd.DataFrame(columns).reset_index(drop=True)
     checked.attrs = dict(table.attrs)
     return checked
 
 
-def _optional(table: pd.DataFrame, image: pd.Series[Any], origin: str) -> dict[str, pd.Series[Any]]:
+def _optional(
+    table: pd.DataFrame, image: pd.Series[Any], origin: str, kind: CaseKind
+) -> dict[str, pd.Series[Any]]:
     """Return the optional columns that say something, checked, by name and in order."""
-    columns = {name: table[name].map(tidied) for name in OPTIONAL if name in table}
+    columns = {name: table[name].map(tidied) for name in kind.optional if name in table}
     columns = {name: column for name, column in columns.items() if column.notna().any()}
     if "group" in columns:
-        columns["group"] = columns["group"].where(columns["group"].notna(), _own_groups(image))
+        columns["group"] = columns["group"].where(
+            columns["group"].notna(), _own_groups(image, kind.noun)
+        )
     if "split" in columns:
         columns["split"] = _splits(columns["split"], origin)
     if "mask" in columns:
         columns["mask"] = columns["mask"].map(os.path.abspath, na_action="ignore")
-        _require_files(columns["mask"].dropna(), origin, "masks")
+        _require_files(columns["mask"].dropna(), origin, "masks", os.path.isfile)
     if "weight" in columns:
         columns["weight"] = _weights(columns["weight"], origin)
     if "age" in columns:
@@ -101,74 +117,19 @@ def read_manifest(path: str | os.PathLike[str]) -> pd.DataFrame:
     return check_manifest(table, str(path))
 
 
-def write_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+def write_manifest(
+    table: pd.DataFrame, path: str | os.PathLike[str], kind: CaseKind = IMAGES
+) -> None:
     """Write a manifest as CSV, atomically; `read_manifest` returns exactly the same table.
 
     Raises:
         InputError: the name of a file is not UTF-8, as a CSV is.
     """
-    columns = [name for name in (*REQUIRED, *OPTIONAL) if name in table]
+    columns = [name for name in (*REQUIRED, *kind.optional) if name in table]
     for name in {"image", "mask"} & set(columns):
         require_utf8(table[name].dropna(), str(path))
     with atomic_path(path) as temporary:
         table[columns].to_csv(temporary, index=False, lineterminator="\n")
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV file with every value as text, exactly as written, and "" where nothing is.
-
-    The index is the number of the line less 2, so that the first below the header is 0; blank
-    lines are left out.
-
-    Raises:
-        InputError: there is no such file, or it is not a table in UTF-8.
-    """
-    if not path.is_file():
-        problem = "is not a file" if path.exists() else "does not exist"
-        raise InputError(f"{path} {problem}: expected a CSV file.")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as CSV in UTF-8: {error}.") from None
-    named = [name for name in header if name]
-    if not named:
-        raise InputError(f"{path} is empty, or begins with an empty line: expected a header.")
-    if len(set(named)) < len(named):
-        raise InputError(f"{path} has columns of the same name:", named)
-    width = len(header)
-    wide = [f"line {line}" for line, row in rows if any(row[width:])]
-    if wide:
-        raise InputError(f"{path} has rows with more values than the header has columns:", wide)
-    cells = [(row + [""] * width)[:width] for _, row in rows]
-    return pd.DataFrame(cells, columns=header, index=[line - 2 for line, _ in rows], dtype=str)
-
-
-def require_columns(table: pd.DataFrame, names: Iterable[str], origin: str) -> None:
-    """Raise InputError when columns are missing, saying which were found."""
-    missing = [name for name in names if name not in table]
-    if missing:
-        found = ", ".join(map(str, table.columns)) or "none"
-        wanted = ", ".join(missing)
-        raise InputError(f"{origin} lacks the columns {wanted}; its columns are: {found}.")
-
-
-def located(names: pd.Series[Any], folder: Path) -> pd.Series[Any]:
-    """Return the absolute paths of files that a table in `folder` names; no name stays none."""
-    stripped = names.map(str.strip)
-    return stripped.map(lambda name: find_image(name, folder) if name else math.nan)
-
-
-def tidied(value: Any) -> str | float:
-    """Return the value as stripped text on one line, NaN for a placeholder.
-
-    >>> tidied(" 007 "), tidied("Unknown")
-    ('007', nan)
-    """
-    text = "" if pd.isna(value) else " ".join(str(value).splitlines()).strip()
-    return math.nan if text.casefold() in PLACEHOLDERS else text
 
 
 def _number(value: Any) -> float:
@@ -178,21 +139,21 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _images(column: pd.Series[Any], origin: str) -> pd.Series[Any]:
+def _cases(column: pd.Series[Any], origin: str, kind: CaseKind) -> pd.Series[Any]:
     missing = column.isna() | column.map(lambda value: not str(value).strip())
     if missing.any():
-        raise InputError(f"{origin} names no image in some rows:", _lines(column[missing]))
+        raise InputError(f"{origin} names no {kind.noun} in some rows:", _lines(column[missing]))
     require_utf8(column, origin)
-    return column.map(os.path.abspath)
+    return column.map(os.path.abspath if kind.exists else str.strip)
 
 
-def _labels(column: pd.Series[Any], origin: str) -> pd.Series[int]:
+def _labels(column: pd.Series[Any], origin: str, noun: str) -> pd.Series[int]:
     numbers = column.map(_number).astype(float)
     wrong = ~numbers.map(float.is_integer)
     if wrong.any():
         raise InputError(
             f"Labels in {origin} must be integers from 0 to K-1: number the classes, or sort the "
-            "images into one folder a class and use the source `folders`.",
+            f"{noun}s into one folder a class and use the source `folders`.",
             _lines(column[wrong]),
         )
     found = sorted(set(numbers))
@@ -226,22 +187,24 @@ def _weights(column: pd.Series[Any], origin: str) -> pd.Series[float]:
     return weights
 
 
-def _own_groups(image: pd.Series[Any]) -> pd.Series[Any]:
-    """Name a group after each image: unique, and the same wherever the data lie."""
+def _own_groups(image: pd.Series[Any], noun: str) -> pd.Series[Any]:
+    """Name a group after each case: unique, and the same wherever the data lie."""
     root = os.path.commonpath([os.path.dirname(path) for path in image])
-    return image.map(lambda path: f"image:{os.path.relpath(path, root)}")
+    return image.map(lambda path: f"{noun}:{os.path.relpath(path, root)}")
 
 
-def _refuse_duplicates(image: pd.Series[Any], origin: str) -> None:
+def _refuse_duplicates(image: pd.Series[Any], origin: str, noun: str) -> None:
     repeated = image[image.duplicated(keep=False)]
     if not repeated.empty:
         rows = repeated.index.to_series().map(_line).astype(str)
         listing = [f"{path} (lines {', '.join(lines)})" for path, lines in rows.groupby(repeated)]
-        raise InputError(f"{origin} names images more than once:", listing)
+        raise InputError(f"{origin} names {noun}s more than once:", listing)
 
 
-def _require_files(paths: pd.Series[Any], origin: str, what: str) -> None:
-    missing = [path for path in paths if not os.path.isfile(path)]
+def _require_files(
+    paths: pd.Series[Any], origin: str, what: str, exists: Callable[[str], bool]
+) -> None:
+    missing = [path for path in paths if not exists(path)]
     if missing:
         raise InputError(f"{origin} names {what} that do not exist:", missing)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +25,8 @@ from attnvgg.data.listing import (
     require_utf8,
     subfolders,
 )
-from attnvgg.data.manifest import SPLITS, check_manifest, located, read_table, require_columns
+from attnvgg.data.manifest import SPLITS, check_manifest
+from attnvgg.data.tables import located, read_table, require_columns
 from attnvgg.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -136,23 +137,42 @@ def read_csv(path: Path) -> pd.DataFrame:
     suffix.
     Rows that share a `group`, `patient_id`, `patient`, `lesion_id` or `lesion` form one group.
     """
-    table = read_table(path)
-    given = table.rename(columns=str.lower)
-    given = given.loc[:, ~given.columns.duplicated()]
-    columns = {}
-    for ours, names in CSV_NAMES.items():
-        present = [name for name in names if name in given]
-        if present:
-            columns[ours] = given[present[0]]
-        elif ours in ("image", "label"):
-            found = ", ".join(table.columns)
-            raise InputError(
-                f"{path} lacks a column for the {ours}, expected one of {', '.join(names)}; "
-                f"its columns are: {found}."
-            )
+    columns = known_columns(read_table(path), path, CSV_NAMES, CSV_GROUPS)
     for name in {"image", "mask"} & set(columns):
         columns[name] = located(columns[name], path.parent)
-    return pd.DataFrame({**columns, "group": linked_groups(given, CSV_GROUPS)}, index=table.index)
+    return columns
+
+
+def known_columns(
+    table: pd.DataFrame, path: Path, names: Mapping[str, Sequence[str]], groups: Sequence[str]
+) -> pd.DataFrame:
+    """Return the columns of a CSV under our names, with the `group` of linked rows.
+
+    Args:
+        table: what was read.
+        path: from where.
+        names: under which each of our columns may be found, in whatever case, the preferred first;
+            the first two of ours are required.
+        groups: names of columns whose equal values link rows.
+
+    Raises:
+        InputError: a required column is missing.
+    """
+    given = table.rename(columns=str.lower)
+    given = given.loc[:, ~given.columns.duplicated()]
+    required = list(names)[:2]
+    columns = {}
+    for ours, theirs in names.items():
+        present = [name for name in theirs if name in given]
+        if present:
+            columns[ours] = given[present[0]]
+        elif ours in required:
+            found = ", ".join(table.columns)
+            raise InputError(
+                f"{path} lacks a column for the {theirs[0]}, expected one of {', '.join(theirs)}; "
+                f"its columns are: {found}."
+            )
+    return pd.DataFrame({**columns, "group": linked_groups(given, groups)}, index=table.index)
 
 
 def read_folders(root: Path) -> pd.DataFrame:
@@ -161,18 +181,10 @@ def read_folders(root: Path) -> pd.DataFrame:
     Classes are numbered by the sorted names of their folders; of a pair, the finding is class 1
     (`melanoma` against `nevus`), see `POSITIVE` and `NEGATIVE`.
     """
-    require_folder(root, FOLDERS_LAYOUT)
-    folders = subfolders(root)
-    splits = [folder for folder in folders if folder.name.lower() in SPLITS]
-    if splits and len(splits) < len(folders):
-        strangers = [folder for folder in folders if folder not in splits]
-        raise InputError(f"{root} mixes splits with other folders:", strangers)
-    classes = [child for split in splits for child in subfolders(split)] if splits else folders
     rows, ignored = [], 0
-    for folder in classes:
+    for split, folder in class_folders(root, FOLDERS_LAYOUT):
         for path in list_files(folder):
             if is_image(path):
-                split = folder.parent.name if splits else ""
                 rows.append({"image": str(path), "class": folder.name, "split": split})
             else:
                 ignored += 1
@@ -180,10 +192,35 @@ def read_folders(root: Path) -> pd.DataFrame:
         logger.info("Ignored %d files in %s that are not images.", ignored, root)
     if not rows:
         raise InputError(f"{root} holds no images: expected {FOLDERS_LAYOUT}.")
-    table = pd.DataFrame(rows)
+    return numbered_classes(pd.DataFrame(rows), root)
+
+
+def class_folders(root: Path, layout: str) -> list[tuple[str, Path]]:
+    """Return the split, "" for none, and the folder of every class.
+
+    Raises:
+        InputError: the root is not a folder, or mixes splits with classes.
+    """
+    require_folder(root, layout)
+    folders = subfolders(root)
+    splits = [folder for folder in folders if folder.name.lower() in SPLITS]
+    if splits and len(splits) < len(folders):
+        strangers = [folder for folder in folders if folder not in splits]
+        raise InputError(f"{root} mixes splits with other folders:", strangers)
+    if not splits:
+        return [("", folder) for folder in folders]
+    return [(split.name, folder) for split in splits for folder in subfolders(split)]
+
+
+def numbered_classes(table: pd.DataFrame, root: Path, what: str = "images") -> pd.DataFrame:
+    """Return the table with a `label` for each `class`, whose names are in `.attrs["classes"]`.
+
+    Raises:
+        InputError: there is one class only.
+    """
     names = _numbered(set(table["class"]))
     if len(names) < 2:
-        raise InputError(f"{root} has images of one class only, {names[0]}: expected two or more.")
+        raise InputError(f"{root} has {what} of one class only, {names[0]}: expected two or more.")
     logger.info("Classes: %s.", ", ".join(f"{label} = {name}" for label, name in enumerate(names)))
     table["label"] = table["class"].map(names.index)
     table.attrs["classes"] = tuple(names)

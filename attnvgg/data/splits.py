@@ -42,7 +42,7 @@ def split_manifest(
         InputError: the fractions or the seed make no sense; there are too few groups for every
             side to have every class; the published split lacks more than validation or test.
     """
-    shares = _shares(fractions)
+    shares = side_shares(fractions)
     if seed < 0:
         raise InputError(f"The seed of the split must be 0 or more, not {seed}.")
     manifest = manifest.copy()
@@ -55,6 +55,22 @@ def split_manifest(
     if "test" not in set(manifest["split"]):
         logger.info("The split has no test set.")
     return manifest
+
+
+def side_shares(fractions: Sequence[float]) -> dict[str, float]:
+    """Return the share of each side by its name.
+
+    Raises:
+        InputError: they are not three numbers that sum to 1, of which only the last may be 0.
+    """
+    shares = dict(zip(SIDES, map(float, fractions), strict=False))
+    valid = len(fractions) == len(SIDES) and math.isclose(sum(shares.values()), 1, abs_tol=1e-6)
+    if not valid or shares["train"] <= 0 or shares["val"] <= 0 or shares["test"] < 0:
+        raise InputError(
+            "The fractions of training, validation and test must be three numbers that sum to 1, "
+            f"of which only the last may be 0; got: {', '.join(map(str, fractions))}."
+        )
+    return shares
 
 
 def _complete(manifest: pd.DataFrame, shares: dict[str, float], seed: int) -> None:
@@ -130,17 +146,6 @@ def _refuse_leaks(manifest: pd.DataFrame) -> None:
     if not leaks.empty:
         listing = [f"{group}: {', '.join(names)}" for group, names in leaks.items()]
         raise InputError(f"{len(leaks)} groups are on more than one side of the split:", listing)
-
-
-def _shares(fractions: Sequence[float]) -> dict[str, float]:
-    shares = dict(zip(SIDES, map(float, fractions), strict=False))
-    valid = len(fractions) == len(SIDES) and math.isclose(sum(shares.values()), 1, abs_tol=1e-6)
-    if not valid or shares["train"] <= 0 or shares["val"] <= 0 or shares["test"] < 0:
-        raise InputError(
-            "The fractions of training, validation and test must be three numbers that sum to 1, "
-            f"of which only the last may be 0; got: {', '.join(map(str, fractions))}."
-        )
-    return shares
 
 
 def _deal(manifest: pd.DataFrame, shares: dict[str, float], seed: int) -> pd.Series[Any]:

@@ -1,6 +1,7 @@
 """Arrays in, figures out: how good predictions are, and how sure that is."""
 
-from attnvgg.evaluation.intervals import AucInterval, auc_interval
+from attnvgg.evaluation.instances import judge_instances
+from attnvgg.evaluation.intervals import AucInterval, auc_interval, wilson_interval
 from attnvgg.evaluation.metrics import (
     Confusion,
     average_precision,
@@ -22,8 +23,10 @@ __all__ = [
     "choose_threshold",
     "confusion",
     "evaluate_predictions",
+    "judge_instances",
     "read_predictions",
     "recalls",
     "roc_auc",
     "summary",
+    "wilson_interval",
 ]

@@ -141,3 +141,18 @@ def _codes(groups: ArrayLike, count: int) -> Codes:
 
 def _expit(value: float) -> float:
     return 1 / (1 + math.exp(-value))
+
+
+def wilson_interval(hits: float, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of a share of independent cases (Wilson, JASA 1927).
+
+    Args:
+        hits: cases that have it, from 0 to `count`; need not be whole (ties).
+        count: cases, at least 1.
+        level: intended coverage, in (0, 1).
+    """
+    share, z = hits / count, NormalDist().inv_cdf((1 + level) / 2)
+    middle = share + z**2 / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    scale = 1 + z**2 / count
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,10 @@ from PIL.PngImagePlugin import PngInfo
 from attnvgg.errors import InputError
 from attnvgg.explain.case import Case
 from attnvgg.explain.overlays import Interpolation, Kind, scale_map
-from attnvgg.explain.page import ALARM, MARGIN, PANEL, QUIET, TIMES, Page, fitted
+from attnvgg.explain.page import DPI, GAP, PANEL, TIMES, Page
 from attnvgg.files import atomic_path
 
 HEADS = ("image", "pool-3", "pool-4")
-DPI = 200
 LONGEST = round(2 * PANEL * DPI)  # pixels of an image at that; more could not be seen
 
 MEANING: dict[Kind, str] = {
@@ -70,9 +68,9 @@ def save_grid(
     for number, row in enumerate(rows):
         _draw_row(page, number, row, kind, interpolation)
     page.draw_heads(HEADS, title)
-    page.draw_colour_bar(kind, clipped)
+    page.draw_colour_bar(kind, clipped, page.column(1), 2 * PANEL + GAP)
     page.draw_notes(notes)
-    _write(page, path, dpi)
+    page.write(path, dpi)
 
 
 def save_panels(
@@ -105,16 +103,6 @@ def save_panels(
         picture.save(temporary, "PNG", pnginfo=description, compress_level=1)
 
 
-def _write(page: Page, path: str | os.PathLike[str], dpi: int) -> None:
-    form = Path(path).suffix[1:].lower()  # without one, matplotlib would choose the name itself
-    with atomic_path(path) as temporary:
-        try:
-            page.figure.savefig(temporary, dpi=dpi, format=form)
-        except ValueError as error:
-            reason = str(error).rstrip(".")
-            raise InputError(f"{path} cannot be written as a figure: {reason}.") from error
-
-
 def _draw_row(
     page: Page, number: int, case: Case, kind: Kind, interpolation: Interpolation
 ) -> None:
@@ -127,30 +115,7 @@ def _draw_row(
             _outline(axes, np.asarray(case.mask, dtype=np.float64))
         if column > 0:
             _draw_remark(axes, np.asarray((case.attn1, case.attn2)[column - 1]), kind)
-    _draw_words(page, top + height / 2, height, case)
-
-
-def _draw_words(page: Page, middle: float, height: float, case: Case) -> None:
-    """Write label, probability and, for an error, what the case was called."""
-    words: list[tuple[str, float, dict[str, Any]]] = [
-        (case.label or case.predicted, 9.5, {"fontweight": "bold"}),
-        (f"p({case.scored or case.predicted}) = {case.probability:.2f}", 8, {}),
-    ]
-    if case.wrong:
-        words.append((f"called {case.predicted}", 8, {"color": ALARM}))
-        bar = page.axes(page.column(0) - 0.075, middle - height / 2, 0.025, height)
-        bar.set_axis_off()
-        bar.axvspan(0, 1, color=ALARM, linewidth=0)
-        bar.set_xlim(0, 1)
-    elif case.label is None:
-        words.append(("predicted (no label)", 6.5, {"color": QUIET}))
-    if case.name:
-        words.append((_short(case.name), 6.5, {"color": QUIET}))
-    step = 0.185
-    start = middle - step * (len(words) - 1) / 2
-    for line, (text, size, style) in enumerate(words):
-        room = round((135 if style.get("fontweight") else 160) / size)  # letters beside the panels
-        page.text(MARGIN, start + line * step, text, fontsize=fitted(size, text, room), **style)
+    page.draw_verdict(top, height, case)
 
 
 def _notes(
@@ -201,7 +166,3 @@ def _clipped(case: Case, kind: Kind) -> bool:
 def _unseen(case: Case) -> bool:
     """Tell whether some of the image is outside of the region."""
     return case.region is not None and case.region.side + 1 < max(case.image.shape[:2])
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 22 else f"{name[:13]}…{name[-8:]}"

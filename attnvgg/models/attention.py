@@ -7,6 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attnvgg.errors import InputError
+from attnvgg.models.ragged import (
+    bag_of_rows,
+    count_real,
+    lengths_of,
+    refuse_empty,
+    softmax_bags,
+    sum_bags,
+)
 
 Normalize = Literal["softmax", "sigmoid"]
 
@@ -59,12 +67,12 @@ def _attend_padded(
         )
     count: Tensor | int = values.shape[1]  # real instances a bag
     if mask is not None:
-        count = _count_real(mask, values)
+        count = count_real(mask, values)[:, None, None]
         padding = ~mask.unsqueeze(2)  # (B, N, 1)
         values = values.masked_fill(padding, 0)  # 0 x NaN would be NaN
         scores = scores.masked_fill(padding, -torch.inf)
     elif values.shape[1] == 0:
-        raise InputError("A bag without instances has no attention.", ["bag 0"])
+        refuse_empty(torch.zeros(len(values)))
 
     weights = scores.softmax(dim=1) if normalize == "softmax" else scores.sigmoid()
     shares = weights if normalize == "softmax" else weights / count  # (B, N, M)
@@ -72,18 +80,6 @@ def _attend_padded(
     with torch.autocast(values.device.type, enabled=False):
         pooled = shares.transpose(1, 2) @ values.to(shares.dtype)
     return pooled.to(values.dtype), weights  # (B, M, D), (B, N, M)
-
-
-def _count_real(mask: Tensor, values: Tensor) -> Tensor:
-    """Count the real instances of each bag, (B, 1, 1)."""
-    if mask.dtype != torch.bool or mask.shape != values.shape[:2]:
-        raise InputError(
-            f"The mask must be boolean and {tuple(values.shape[:2])}, "
-            f"not {mask.dtype} and {tuple(mask.shape)}."
-        )
-    count = mask.sum(dim=1)
-    _refuse_empty(count)
-    return count[:, None, None]
 
 
 def _attend_ragged(
@@ -94,49 +90,16 @@ def _attend_ragged(
             "Values (sum N, D) and scores (sum N, M) do not belong together: "
             f"{tuple(values.shape)} and {tuple(scores.shape)}."
         )
-    lengths = _lengths(offsets, total=len(values)).to(values.device)  # (B,)
-    bags = torch.repeat_interleave(lengths, output_size=len(values))  # (sum N,), the bag of a row
-
-    def total(rows: Tensor) -> Tensor:
-        """Sum the rows of each bag, (B, ...)."""
-        return rows.new_zeros(len(lengths), *rows.shape[1:]).index_add(0, bags, rows)
-
+    lengths = lengths_of(offsets, total=len(values)).to(values.device)  # (B,)
+    offsets = offsets.to(values.device)
     if normalize == "softmax":
-        # The highest score of a bag is subtracted so that exp cannot overflow.
-        index = bags[:, None].expand_as(scores)
-        highest = scores.detach().new_full((len(lengths), scores.shape[1]), -torch.inf)
-        highest = highest.scatter_reduce(0, index, scores.detach(), "amax")  # (B, M)
-        powers = (scores - highest[bags]).exp()
-        weights = shares = powers / total(powers)[bags]
+        weights = shares = softmax_bags(scores, offsets)
     else:
         weights = scores.sigmoid()
+        bags = bag_of_rows(offsets, len(values))  # (sum N,)
         shares = weights / lengths[bags, None]
-    pooled = total(shares.unsqueeze(2) * values.to(shares.dtype).unsqueeze(1))
+    pooled = sum_bags(values.to(shares.dtype), offsets, shares)
     return pooled.to(values.dtype), weights  # (B, M, D), (sum N, M)
-
-
-def _lengths(offsets: Tensor, total: int) -> Tensor:
-    """Check the offsets and return the number of instances of each bag, (B,)."""
-    if offsets.ndim != 1 or len(offsets) < 2 or offsets.is_floating_point():
-        raise InputError("Offsets must be a vector of at least two integers.")
-    if offsets[0] != 0 or offsets[-1] != total:
-        raise InputError(
-            f"Offsets must run from 0 to the number of instances, {total}, "
-            f"not from {offsets[0].item()} to {offsets[-1].item()}."
-        )
-    lengths = offsets.diff()
-    if (lengths < 0).any():
-        raise InputError("Offsets must not decrease.")
-    _refuse_empty(lengths)
-    return lengths
-
-
-def _refuse_empty(count: Tensor) -> None:
-    if (count == 0).any():
-        empty = (count == 0).nonzero().flatten().tolist()
-        raise InputError(
-            "A bag without instances has no attention.", (f"bag {bag}" for bag in empty)
-        )
 
 
 class AttentionBlock(nn.Module):

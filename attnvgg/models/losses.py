@@ -1,4 +1,4 @@
-"""Focal loss (Lin et al., ICCV 2017)."""
+"""Focal loss (Lin et al., ICCV 2017) and penalties on weights."""
 
 from collections.abc import Sequence
 
@@ -121,3 +121,65 @@ def balanced_alpha(labels: Sequence[int] | Tensor, num_classes: int) -> Tensor:
     if num_classes == 1:
         return counts[0] / len(labels)
     return len(labels) / (classes * counts)
+
+
+def elastic_net(module: nn.Module, strength: float = 0.005, mix: float = 0.5) -> Tensor:
+    """Penalise weights: r ((1 - a) mean |W| + a mean W^2) over all entries of weight matrices.
+
+    Biases and other vectors are left alone. Frozen weights are counted: give the module to be
+    trained.
+
+    Args:
+        module: a model, or a part of it.
+        strength: r.
+        mix: a, from 0 (absolute values alone) to 1 (squares alone).
+
+    Returns:
+        A scalar; 0 for a module without weight matrices.
+
+    Raises:
+        InputError: a negative strength, or a mix outside 0 to 1.
+    """
+    _check_strength(strength)
+    if not 0 <= mix <= 1:
+        raise InputError(f"The mix of the elastic net must be from 0 to 1, not {mix}.")
+    matrices = _matrices(module)
+    entries = max(1, sum(matrix.numel() for matrix in matrices))
+    absolute = _total([matrix.abs().sum() for matrix in matrices]) / entries
+    squared = _total([matrix.square().sum() for matrix in matrices]) / entries
+    return strength * ((1 - mix) * absolute + mix * squared)
+
+
+def kernel_decay(module: nn.Module, strength: float = 0.01) -> Tensor:
+    """Penalise weights as Keras' L2 does: strength x sum W^2 over all weight matrices.
+
+    Args:
+        module: in the example of Keras the pool, whose V, U and w it penalises.
+        strength: factor; that of the example is the default.
+
+    Returns:
+        A scalar; 0 for a module without weight matrices.
+
+    Raises:
+        InputError: a negative strength.
+    """
+    _check_strength(strength)
+    return strength * _total([matrix.square().sum() for matrix in _matrices(module)])
+
+
+def _matrices(module: nn.Module) -> list[Tensor]:
+    """Return the kernels of all layers, at least float32 so that long sums stay exact."""
+    return [
+        parameter.to(torch.promote_types(parameter.dtype, torch.float32))
+        for parameter in module.parameters()
+        if parameter.ndim >= 2
+    ]
+
+
+def _total(terms: list[Tensor]) -> Tensor:
+    return torch.stack(terms).sum() if terms else torch.zeros(())
+
+
+def _check_strength(strength: float) -> None:
+    if not strength >= 0:
+        raise InputError(f"The strength of a penalty must be at least 0, not {strength}.")

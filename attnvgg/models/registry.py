@@ -4,10 +4,11 @@ import os
 
 from attnvgg.errors import InputError
 from attnvgg.models.attnvgg import VGGGAP, AttnVGG, VGGDense
+from attnvgg.models.bags import BagClassifier
 from attnvgg.models.pretrained import Pretrained, find_pretrained, read_pretrained
 
 MODELS: dict[str, type[Pretrained]] = {
-    model.__name__: model for model in (AttnVGG, VGGGAP, VGGDense)
+    model.__name__: model for model in (AttnVGG, VGGGAP, VGGDense, BagClassifier)
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnvgg.data.digits import GreyPreprocess
 from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
 from attnvgg.files import atomic_path
@@ -107,9 +108,19 @@ def load_model(path_or_hub: str | Path) -> Pretrained:
     model = load_pretrained(best if best.is_dir() else path_or_hub)
     if "preprocess" in model.config:
         try:
-            model.preprocess = Preprocess.from_dict(model.config["preprocess"])
-        except (TypeError, ValueError, AttributeError) as error:
+            model.preprocess = _preprocess(model.config["preprocess"])
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise InputError(
                 f"The preprocessing saved in {path_or_hub} is damaged: {error}"
             ) from error
     return model
+
+
+def _preprocess(saved: dict[str, Any]) -> Callable[..., Tensor]:
+    """Return what makes an image, or an instance of a bag, a tensor."""
+    kind = saved.get("kind", "image")
+    if kind == "digits":
+        return GreyPreprocess.from_dict(saved)
+    if kind == "features":
+        return lambda features: torch.as_tensor(features, dtype=torch.float32)
+    return Preprocess.from_dict(saved)

@@ -28,6 +28,7 @@ from attnvgg.training.steps import NonFiniteLoss, Trainer, model_inputs, train_s
 logger = logging.getLogger(__name__)
 
 OnBest = Callable[[Predictions, dict[str, Any]], None]
+Watch = Callable[[nn.Module, dict[str, Any], Any], None]
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
@@ -79,7 +80,7 @@ def train_one_epoch(
         desc=f"epoch {progress.epoch + 1} train",
         initial=progress.batch,
         total=trainer.batches.batches,
-        disable=not trainer.accelerator.is_local_main_process,
+        disable=_hidden(trainer.accelerator),
         leave=False,
     )
     for batch in bar:
@@ -87,32 +88,44 @@ def train_one_epoch(
             loss, logits = train_step(trainer, batch, progress)
         progress.batch += 1
         progress.seen.append((batch["index"], batch["label"], logits))
-        bar.set_postfix(loss=f"{loss:.4f}")
+        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
         if trainer.accelerator.sync_gradients:
             after_step()
     return joined(gather_object(progress.seen))
 
 
 def evaluate(
-    module: nn.Module, loader: DataLoader[Any], accelerator: Accelerator, name: str = "evaluate"
+    module: nn.Module,
+    loader: DataLoader[Any],
+    accelerator: Accelerator,
+    name: str = "evaluate",
+    watch: Watch | None = None,
 ) -> Predictions:
     """Return the logits of every case, each counted once, in the order of the cases.
 
     The model is in eval mode and full precision for it, so that the figures are those of the
-    weights as saved, and it is left in the mode it was found in.
+    weights as saved, and it is left in the mode it was found in. `watch` is called with the model,
+    each batch and what the model returned for it.
     """
     was_training = module.training
     module.eval()
     seen = []
-    bar = tqdm(loader, desc=name, disable=not accelerator.is_local_main_process, leave=False)
+    bar = tqdm(loader, desc=name, disable=_hidden(accelerator), leave=False)
     try:
         with torch.inference_mode():
             for batch in bar:
-                logits = module(*model_inputs(batch, accelerator.device)).logits
-                seen.append((batch["index"], batch["label"], logits.float().cpu()))
+                output = module(*model_inputs(batch, accelerator.device))
+                seen.append((batch["index"], batch["label"], output.logits.float().cpu()))
+                if watch is not None:
+                    watch(module, batch, output)
     finally:
         module.train(was_training)
     return joined(gather_object(seen))
+
+
+def _hidden(accelerator: Accelerator) -> bool | None:
+    """Tell tqdm where bars are not drawn: in all processes but one, and (None) in log files."""
+    return None if accelerator.is_local_main_process else True
 
 
 def fit(trainer: Trainer, validation: DataLoader[Any], run: RunFolder, on_best: OnBest) -> Progress:

@@ -39,6 +39,7 @@ class RunFolder:
         best: `best/`, the model to use.
         predictions: `predictions.csv`, validation and test rows.
         evaluation: `metrics.json`, what `evaluate` found.
+        instances: `instances.csv`, what was said of every instance of a bag.
     """
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
@@ -50,6 +51,7 @@ class RunFolder:
         self.best = path / "best"
         self.predictions = path / "predictions.csv"
         self.evaluation = path / "metrics.json"
+        self.instances = path / "instances.csv"
 
     def check_writable(self) -> None:
         """Make sure that the folder is free and can be written, before any work is done.
@@ -192,14 +194,31 @@ def open_run(path: Path) -> RunFolder:
 
 
 def newest_run(out: Path) -> RunFolder:
-    """Return the run under `out` whose best model was written last.
+    """Return the run under `out` whose best model, or that of a seed of it, was written last.
 
     Raises:
         InputError: there is none.
     """
-    models = sorted(out.glob("*/best/config.json"), key=lambda path: path.stat().st_mtime)
-    if not models:
+    found = [path for runs in ("*", "*/seed-*") for path in out.glob(f"{runs}/best/config.json")]
+    if not found:
         raise InputError(
             f"No run with a model is under {out}/: train one first (scripts/train.py)."
         )
-    return open_run(models[-1].parent.parent)
+    newest = max(found, key=lambda path: path.stat().st_mtime)
+    return open_run(out / newest.relative_to(out).parts[0])
+
+
+def read_task(run: RunFolder) -> str:
+    """Return what a run classifies, `images` or `bags`.
+
+    Raises:
+        InputError: its configuration is damaged.
+    """
+    try:
+        content = yaml.safe_load(run.config.read_text())
+        task = content.get("task", "images")
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise InputError(f"{run.config} is damaged: it is no configuration of a run.") from error
+    if task not in ("images", "bags"):
+        raise InputError(f"{run.config} is damaged: its task is {task!r}.")
+    return str(task)

@@ -7,13 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from attnvgg.data.manifest import (
-    PLACEHOLDERS,
-    check_manifest,
-    read_manifest,
-    read_table,
-    write_manifest,
-)
+from attnvgg.data.manifest import check_manifest, read_manifest, write_manifest
+from attnvgg.data.tables import PLACEHOLDERS, read_table
 from attnvgg.errors import InputError
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from PIL import Image
 
 from attnvgg.data.transforms import Region
@@ -25,20 +24,6 @@ def case(size=(32, 32), **more):
         **more,
     }
     return Case(image, **settings)
-
-
-@pytest.fixture
-def words(monkeypatch):
-    """All that stands on the figures that are written."""
-    seen = []
-    write = Figure.savefig
-
-    def listen(self, *args, **kwargs):
-        write(self, *args, **kwargs)  # draws, and so places the tick labels
-        seen.extend(text.get_text() for text in self.findobj(Text))
-
-    monkeypatch.setattr(Figure, "savefig", listen)
-    return seen
 
 
 def said(words):

@@ -3,10 +3,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
 from torchvision.ops import sigmoid_focal_loss
 
 from attnvgg.errors import InputError
-from attnvgg.models import FocalLoss, balanced_alpha
+from attnvgg.models import FocalLoss, balanced_alpha, elastic_net, kernel_decay
 
 
 @pytest.fixture
@@ -198,3 +199,61 @@ def test_balanced_alpha_needs_every_class():
         balanced_alpha([0, 1, 2], num_classes=1)
     with pytest.raises(InputError, match="Labels"):
         balanced_alpha([], num_classes=1)
+
+
+@pytest.fixture
+def layers():
+    """Matrices [[1, -2]] and [[3], [0]], a convolution of one 4, and vectors that do not count."""
+    module = nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 2), nn.Conv2d(1, 1, 1), nn.LayerNorm(2))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(100.0)
+        module[0].weight.copy_(torch.tensor([[1.0, -2.0]]))
+        module[1].weight.copy_(torch.tensor([[3.0], [0.0]]))
+        module[2].weight.fill_(4.0)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("mix", "expected"), [(0.0, 10 / 5), (1.0, 30 / 5), (0.5, 4.0), (0.25, 3.0)]
+)
+def test_elastic_net_by_hand(layers, mix, expected):
+    assert elastic_net(layers, strength=1.0, mix=mix).item() == pytest.approx(expected)
+    assert elastic_net(layers, mix=mix).item() == pytest.approx(0.005 * expected)
+
+
+def test_kernel_decay_by_hand(layers):
+    assert kernel_decay(layers).item() == pytest.approx(0.01 * 30)
+    assert kernel_decay(layers[:1], strength=2.0).item() == pytest.approx(10)
+
+
+@pytest.mark.parametrize("penalty", [elastic_net, kernel_decay])
+def test_penalties_pull_at_matrices_alone(layers, penalty):
+    penalty(layers).backward()
+    for name, parameter in layers.named_parameters():
+        if parameter.ndim < 2:
+            assert parameter.grad is None, name
+        else:
+            # Downhill is towards zero, and a weight of zero stays.
+            assert torch.equal(parameter.grad.sign(), parameter.detach().sign()), name
+
+
+@pytest.mark.parametrize("penalty", [elastic_net, kernel_decay])
+def test_penalties_of_half_precision_weights_are_summed_in_full(penalty):
+    layer = nn.Linear(1000, 1000).half()
+    nn.init.constant_(layer.weight, 0.5)  # half precision ends at 65,504, the sum is 250,000
+    expected = {elastic_net: 0.005 * 0.375, kernel_decay: 2500.0}[penalty]
+    assert penalty(layer).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_penalties_without_matrices_are_zero():
+    assert elastic_net(nn.ReLU()) == 0
+    assert kernel_decay(nn.LayerNorm(3)) == 0
+
+
+def test_impossible_penalties_are_refused(layers):
+    for wrong in ({"strength": -1}, {"mix": 1.5}, {"mix": -0.1}, {"strength": float("nan")}):
+        with pytest.raises(InputError, match="must be"):
+            elastic_net(layers, **wrong)
+    with pytest.raises(InputError, match="at least 0"):
+        kernel_decay(layers, strength=-1)

@@ -1,0 +1,161 @@
+"""From the options to bags: which source, which split, which instances."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from attnvgg.data.bag_dataset import BagDataset
+from attnvgg.data.bag_sources import load_bags
+from attnvgg.data.bags import ArrayBags, FeatureBags, ImageBags, open_bags
+from attnvgg.data.digit_bags import BagPlan, digit_manifest
+from attnvgg.data.digits import Digits, GreyPreprocess, load_digits
+from attnvgg.data.splits import SIDES, check_splits, split_manifest
+from attnvgg.data.transforms import augmentation
+from attnvgg.errors import InputError
+from attnvgg.training.bag_config import DIGITS, BagDataConfig, TrainBagsConfig
+from attnvgg.training.build import make_preprocess, open_cache
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class BagCases:
+    """The bags of a run, and where their instances come from."""
+
+    manifest: pd.DataFrame
+    """Bags with their split."""
+    classes: tuple[str, ...]
+    """Names of the labels."""
+    digits: Digits | None = None
+    """What digit bags are made of."""
+    features: torch.Tensor | None = None
+    """In place of the digits, what an encoder made of them, (n, D)."""
+
+    @property
+    def reserved(self) -> np.ndarray:
+        """Return the digits that are in no bag, kept for a first stage."""
+        return np.asarray(self.manifest.attrs["reserved"], dtype=np.int64)
+
+    def rows(self, *splits: str) -> pd.DataFrame:
+        """Return the bags of some splits, with the rows of the manifest as index."""
+        return self.manifest[self.manifest["split"].isin(splits)]
+
+    def encoded(self, features: torch.Tensor) -> BagCases:
+        """Return the same bags, of features."""
+        return replace(self, features=features)
+
+    def dataset(self, config: TrainBagsConfig, *splits: str, augment: bool = False) -> BagDataset:
+        """Return the bags of some splits as samples.
+
+        Args:
+            config: resolved.
+            splits: which.
+            augment: change images as training does.
+        """
+        bags, data = self.rows(*splits), config.data
+        if self.digits is not None:
+            is_target = torch.from_numpy((self.digits.labels == data.target).astype(np.int64))
+            if self.features is not None:
+                return ArrayBags(bags, self.features, is_target)
+            grey = grey_preprocess(data)
+            values = torch.from_numpy(self.digits.images)[:, None]
+            return ArrayBags(bags, values, is_target, grey.mean, grey.std)
+        preprocess = make_preprocess(data)
+        change = augmentation(data.augmentation, preprocess) if augment else None
+        return open_bags(bags, preprocess, change, open_cache(data), config.seed)
+
+
+def load_bag_cases(config: TrainBagsConfig, manifest: pd.DataFrame | None = None) -> BagCases:
+    """Return the bags of a configuration, or those of a run with that configuration.
+
+    Args:
+        config: resolved.
+        manifest: of the run; absent: there is none yet.
+
+    Raises:
+        InputError: bags without label, labels without bag, a split that cannot be.
+    """
+    data = config.data
+    digits = load_digits(data.source, data.root) if data.source in DIGITS else None
+    if digits is not None:
+        made = _digit_manifest(config, digits)
+        if manifest is not None:  # the run's own bags count; the rest follows from its options
+            manifest.attrs = dict(made.attrs)
+        table = made if manifest is None else manifest
+    elif manifest is not None:
+        table = manifest
+    else:
+        assert data.root is not None  # as `check` has made sure
+        table = load_bags(data.source, data.root.absolute(), data.bags)
+        table = split_manifest(table, _fractions(data), data.split_seed)
+    _check_labels(table)
+    count = int(table["label"].max()) + 1
+    classes = data.classes or table.attrs.get("classes") or _plain_names(count)
+    if len(classes) != count or len(set(classes)) != count:
+        raise InputError(
+            f"There are {count} classes, so --data.classes must be {count} different names, "
+            f"not: {', '.join(classes)}."
+        )
+    return BagCases(table.reset_index(drop=True), tuple(classes), digits)
+
+
+def describe_instances(cases: BagCases, config: TrainBagsConfig) -> dict[str, Any]:
+    """Return what `best/config.json` says of how an instance becomes a tensor."""
+    if cases.digits is not None:
+        return grey_preprocess(config.data).to_dict()
+    dataset = cases.dataset(config, "val")
+    if isinstance(dataset, ImageBags):
+        return make_preprocess(config.data).to_dict()
+    return {"kind": "features", "features": dataset.instance_shape[0]}
+
+
+def pictures(cases: BagCases, row: Mapping[Any, Any]) -> list[Any] | None:
+    """Return what a bag's instances look like: digits, or the paths of images; None for features.
+
+    Args:
+        cases: of the run.
+        row: of its manifest.
+    """
+    if cases.digits is not None:
+        return list(cases.digits.images[np.array(row["instances"].split(), dtype=np.int64)])
+    dataset = open_bags(pd.DataFrame([row]))
+    return None if isinstance(dataset, FeatureBags) else list(dataset.files(0))
+
+
+def grey_preprocess(data: BagDataConfig) -> GreyPreprocess:
+    """Return how a digit becomes a tensor."""
+    return GreyPreprocess(data.grey_mean, data.grey_std)
+
+
+def _digit_manifest(config: TrainBagsConfig, digits: Digits) -> pd.DataFrame:
+    data = config.data
+    low, high = data.size
+    plan = BagPlan(data.target, data.lengths, (low, high), data.positives)
+    counts = dict(zip(SIDES, data.counts, strict=True))
+    return digit_manifest(
+        digits, plan, counts, _fractions(data), data.split_seed, config.stage_one.share
+    )
+
+
+def _fractions(data: BagDataConfig) -> tuple[float, float, float]:
+    assert data.fractions is not None  # filled in by `resolve`
+    return data.fractions
+
+
+def _check_labels(table: pd.DataFrame) -> None:
+    if table["label"].nunique() < 2:
+        raise InputError(
+            f"All {len(table)} bags have label {table['label'].iloc[0]}: two classes are needed."
+        )
+    check_splits(table)
+
+
+def _plain_names(count: int) -> tuple[str, ...]:
+    return ("negative", "positive") if count == 2 else tuple(f"class {k}" for k in range(count))

@@ -1,0 +1,134 @@
+"""Several seeds of one recipe: how far they spread, and what they say together."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from attnvgg.cli.bag_judge import tell, write_verdict
+from attnvgg.errors import InputError
+from attnvgg.evaluation import read_predictions
+from attnvgg.files import atomic_path
+from attnvgg.training.bag_instances import merged
+from attnvgg.training.run import RunFolder
+
+logger = logging.getLogger(__name__)
+
+SHOWN = {"accuracy": "accuracy", "auc": "AUC", "top_positive": "top instance positive"}
+
+
+def combine(run: RunFolder, folders: Sequence[RunFolder], redrawn: bool) -> None:
+    """Write `summary.json` and, where all seeds judged the same bags, their average.
+
+    Args:
+        run: of several seeds.
+        folders: of each seed, finished.
+        redrawn: each seed has bags of its own: nothing can be averaged.
+    """
+    spread = spread_of([_figures(folder) for folder in folders])
+    content: dict[str, Any] = {"seeds": [folder.path.name for folder in folders], "test": spread}
+    tables = [folder.path / "pools.csv" for folder in folders]
+    if all(path.is_file() for path in tables):
+        content["pools"] = _pools([pd.read_csv(path) for path in tables])
+    with atomic_path(run.path / "summary.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    for line in lines(content):
+        logger.info("%s", line)
+    if redrawn:
+        logger.info("Each seed has its own bags: there is no average of what they say.")
+        return
+    table = average_predictions([read_predictions(folder.predictions) for folder in folders])
+    instances = [pd.read_csv(folder.instances) for folder in folders if folder.instances.is_file()]
+    average = merged(instances) if len(instances) == len(folders) else None
+    metrics = write_verdict(run, table, average)
+    logger.info("The average of %d models:", len(folders))
+    tell(run, metrics)
+
+
+def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return a table of predictions with the mean probabilities, and their logits.
+
+    Raises:
+        InputError: the tables are not of the same cases.
+    """
+    first = tables[0]
+    if any(not table["image"].equals(first["image"]) for table in tables):
+        raise InputError("The seeds have judged different bags: their folders do not belong here.")
+    average = first.copy()
+    for name in [str(name) for name in first if str(name).startswith("probability")]:
+        mean = np.mean([table[name].to_numpy() for table in tables], axis=0)
+        average[name] = mean
+        inside = mean.clip(1e-15, 1 - 1e-15)
+        logit = np.log(inside / (1 - inside)) if name == "probability" else np.log(inside)
+        average[name.replace("probability", "logit")] = logit
+    return average
+
+
+def spread_of(rows: Sequence[dict[str, float | None]]) -> dict[str, dict[str, Any]]:
+    """Return mean, standard deviation and 95 % t-interval of each figure in [0, 1] over the seeds.
+
+    A figure that some seed does not have is left out.
+    """
+    found = {}
+    for key in rows[0]:
+        values = [row[key] for row in rows if row.get(key) is not None]
+        if len(values) < len(rows):
+            continue
+        numbers = np.array(values, dtype=np.float64)
+        mean, deviation = float(numbers.mean()), float(numbers.std(ddof=1))
+        half = float(student.ppf(0.975, len(numbers) - 1)) * deviation / math.sqrt(len(numbers))
+        found[key] = {
+            "mean": mean,
+            "deviation": deviation,
+            "lower": max(0.0, mean - half),
+            "upper": min(1.0, mean + half),
+            "values": numbers.tolist(),
+        }
+    return found
+
+
+def lines(content: dict[str, Any]) -> list[str]:
+    """Return what a person reads of `summary.json`."""
+    found = []
+    for pool, figures in content.get("pools", {}).items():
+        found.append(f"{pool:<18} " + "   ".join(_line(key, figures[key]) for key in figures))
+    count = len(content["seeds"])
+    found.append(f"Over {count} seeds (mean, standard deviation, 95% t-interval of the mean):")
+    found += [f"  {_line(key, figures)}" for key, figures in content["test"].items()]
+    return found
+
+
+def _line(key: str, figures: dict[str, Any]) -> str:
+    return (
+        f"{SHOWN[key]} {figures['mean']:.4f} ± {figures['deviation']:.4f} "
+        f"({figures['lower']:.4f} to {figures['upper']:.4f})"
+    )
+
+
+def _figures(folder: RunFolder) -> dict[str, float | None]:
+    """Return the figures of one seed that are compared."""
+    metrics = json.loads(folder.evaluation.read_text())
+    instances = metrics["instances"] or {}
+    return {
+        "accuracy": metrics["accuracy"]["value"],
+        "auc": metrics[metrics["judged_on"]]["auc"]["value"],
+        "top_positive": instances.get("top_positive"),
+    }
+
+
+def _pools(tables: Sequence[pd.DataFrame]) -> dict[str, Any]:
+    """Return the spread of each pool over the seeds."""
+    found = {}
+    for pool in tables[0]["pool"]:
+        rows = [table[table["pool"] == pool].iloc[0] for table in tables]
+        known = [key for key in SHOWN if key in tables[0]]
+        figures = [{k: None if pd.isna(row[k]) else float(row[k]) for k in known} for row in rows]
+        found[pool] = spread_of(figures)
+    return found

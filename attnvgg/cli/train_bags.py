@@ -1,0 +1,84 @@
+"""`attnvgg train_bags`: from bags to a judged model, or to several and their average."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from attnvgg.cli.bag_cases import BagCases, load_bag_cases
+from attnvgg.cli.bag_ensemble import combine
+from attnvgg.cli.bag_fit import begin, train_member
+from attnvgg.cli.bag_runs import member_cases, members, read_bag_manifest
+from attnvgg.cli.cases import describe
+from attnvgg.cli.common import run_command
+from attnvgg.cli.train import parse_resumable
+from attnvgg.training.bag_config import RESOLVED, TrainBagsConfig, check, resolve, settle
+from attnvgg.training.engine import make_accelerator
+from attnvgg.training.run import RunFolder, new_run_name
+from attnvgg.training.run_config import require_resolved, updated
+from attnvgg.training.signals import Interrupted
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(train_bags, TrainBagsConfig, argv, "train_bags", parse_resumable)
+
+
+def train_bags(config: TrainBagsConfig) -> None:
+    """Train one model or several, keep the best epoch of each, judge them on the test bags."""
+    check(config)
+    accelerator = make_accelerator(config)
+    if not accelerator.is_main_process:
+        logging.getLogger("attnvgg").setLevel(logging.ERROR)
+    config, run = _begin(config, accelerator)
+    cases = load_bag_cases(config, read_bag_manifest(run))
+    config = settle(config, len(cases.classes))
+    logger.info("Bags: %s.", describe(cases.manifest))
+    logger.info("Run folder: %s", run.path)
+    try:
+        if config.seeds == 1:
+            train_member(config, run, accelerator, cases)
+        else:
+            _train_seeds(config, run, accelerator, cases)
+    except Interrupted as stop:
+        told = f"stopped; continue with --resume {run.path}"
+        raise Interrupted(told, stop.signum) from None
+
+
+def _train_seeds(
+    config: TrainBagsConfig, run: RunFolder, accelerator: Accelerator, shared: BagCases
+) -> None:
+    begin(run, config, shared, accelerator, size=2**20)
+    with run.locked():
+        for member, folder in members(config, run):
+            logger.info("Seed %d: %s", member.seed, folder.path)
+            cases = member_cases(config, member, folder, shared)
+            train_member(member, folder, accelerator, cases)
+        if accelerator.is_main_process:
+            combine(run, [folder for _, folder in members(config, run)], config.data.redraw)
+
+
+def _begin(config: TrainBagsConfig, accelerator: Accelerator) -> tuple[TrainBagsConfig, RunFolder]:
+    """Find or reopen the run."""
+    writes = accelerator.is_main_process
+    if config.resume is not None:
+        run = RunFolder(config.resume, writes=writes)
+        logger.info("Resuming %s.", run.path)
+        require_resolved(config, RESOLVED, run.config)
+        return config, run
+    name = broadcast_object_list([config.name or new_run_name()])[0]
+    run = RunFolder(config.out / name, writes=writes)
+    if writes:
+        run.check_writable()
+    changes = {"name": name}
+    for key in ("root", "bags"):  # absolute, so that a run can be evaluated from another folder
+        path: Path | None = getattr(config.data, key)
+        if path is not None:
+            changes[f"data.{key}"] = path.absolute()  # type: ignore[assignment]
+    return resolve(updated(config, changes)), run

@@ -1,0 +1,140 @@
+"""Bags of a run as rows of their instances, drawn from what `evaluate` wrote."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from attnvgg.cli.bag_cases import BagCases, load_bag_cases, pictures
+from attnvgg.cli.bag_runs import read_bag_manifest, read_bags_config
+from attnvgg.data.decoding import read_image
+from attnvgg.errors import InputError
+from attnvgg.evaluation import evaluate_predictions, read_predictions
+from attnvgg.explain import BagCase, save_bag_grid
+from attnvgg.training.run import RunFolder
+
+logger = logging.getLogger(__name__)
+
+
+def visualize_bags(run: RunFolder, split: str, count: int, seed: int, output: Path | None) -> None:
+    """Draw bags of a run, and say where the picture is.
+
+    What is drawn is what the tables of the run say, so a picture never differs from the figures:
+    `predictions.csv` and `instances.csv`, of one model or of the average of several.
+
+    Args:
+        run: of bags.
+        split: "test" (or "val" where there is no test set) or "val".
+        count: bags, in equal parts from each class.
+        seed: of the draw.
+        output: picture to write; None for attention.png in the run.
+
+    Raises:
+        InputError: the run is not finished, or its model says nothing of single instances.
+    """
+    config = read_bags_config(run)
+    if config.data.redraw and config.seeds > 1:
+        raise InputError(
+            f"Every seed of {run.path} has bags of its own: draw one of them, such as "
+            f"{run.path}/seed-{config.seed}."
+        )
+    if not run.predictions.is_file():
+        raise InputError(f"{run.path} is not finished: continue it with --resume {run.path}.")
+    if not run.instances.is_file():
+        raise InputError(
+            f"The pool of {run.path} ({config.model.pool}) has no attention, and its head does not "
+            "run on single instances: there is nothing to draw of its bags."
+        )
+    table = read_predictions(run.predictions)
+    threshold = evaluate_predictions(table)["threshold"]
+    rows, name = _draw(table, split, count, seed)
+    cases = load_bag_cases(config, read_bag_manifest(run))
+    instances = pd.read_csv(run.instances)
+    output = output or run.path / "attention.png"
+    save_bag_grid(
+        output,
+        list(_cases(rows, cases, instances, threshold and threshold["value"])),
+        threshold=threshold and threshold["value"],
+        title=f"{run.path.name}: {len(rows)} {name} bags, drawn at random from each class",
+        caption="An average of several models." if config.seeds > 1 else None,
+    )
+    logger.info("Written: %s", output)
+
+
+def _draw(table: pd.DataFrame, split: str, count: int, seed: int) -> tuple[pd.DataFrame, str]:
+    """Draw bags at random, the same number from each class, the most probable first."""
+    if split == "train":
+        raise InputError("Bags are drawn from validation or test: choose --split val or test.")
+    if split == "test" and "test" not in set(table["split"]):
+        split = "val"
+    bags = table[table["split"] == split]
+    shuffled = bags.iloc[np.random.default_rng(seed).permutation(len(bags))]
+    turn = shuffled.groupby("label").cumcount()  # the n-th of its class
+    chosen = shuffled.assign(turn=turn).sort_values(["turn", "label"]).head(count)
+    return chosen, {"test": "test", "val": "validation"}[split]
+
+
+def _cases(
+    rows: pd.DataFrame, cases: BagCases, instances: pd.DataFrame, threshold: float | None
+) -> Iterator[BagCase]:
+    """Yield the bags as they are drawn, from the most probable to the least."""
+    found = [_case(row, cases, instances, threshold) for row in rows.to_dict("records")]
+    yield from sorted(found, key=lambda case: -case.probability)
+
+
+def _case(
+    row: dict[Any, Any], cases: BagCases, instances: pd.DataFrame, threshold: float | None
+) -> BagCase:
+    mine = instances[instances["index"] == row["index"]]
+    names = [str(name) for name in mine if str(name).startswith(("weight", "probability"))]
+    is_weight = names[0].startswith("weight")
+    probability, called, scored = _decision(row, cases.classes, threshold)
+    bag = cases.manifest.iloc[row["index"]]
+    shown = pictures(cases, bag.to_dict())
+    if shown is not None and isinstance(shown[0], str):
+        shown = _Files(shown)  # type: ignore[assignment]
+    weights = mine[names].to_numpy() if is_weight else mine[names[-1]].to_numpy()
+    return BagCase(
+        name=Path(str(row["image"])).name,
+        probability=probability,
+        predicted=called,
+        label=cases.classes[int(row["label"])],
+        scored=scored,
+        weights=weights[:, 0] if is_weight and weights.shape[1] == 1 else weights,
+        instances=shown,
+        instance_labels=mine["label"].to_numpy() if "label" in mine else None,
+        score_name="attention" if is_weight else "probability of the instance",
+    )
+
+
+def _decision(
+    row: dict[Any, Any], classes: Sequence[str], threshold: float | None
+) -> tuple[float, str, str]:
+    """Return the probability that is quoted, the class that is called, and the class quoted."""
+    if "probability" in row:
+        values = np.array([1 - row["probability"], row["probability"]])
+    else:
+        values = np.array([row[f"probability_{k}"] for k in range(len(classes))])
+    if len(values) > 2 or threshold is None:
+        called = int(values.argmax())
+        return float(values[called]), classes[called], classes[called]
+    called = int(values[1] >= threshold)
+    return float(values[1]), classes[called], classes[1]
+
+
+class _Files(Sequence[Any]):
+    """Pictures that are read when they are drawn."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: Any) -> Any:
+        return read_image(self.paths[number], convert=True)

@@ -1,0 +1,49 @@
+"""Do the instances that a model points at deserve it? Figures of `instances.csv`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from attnvgg.evaluation.intervals import wilson_interval
+
+
+def judge_instances(instances: pd.DataFrame, split: str, level: float = 0.95) -> dict[str, Any]:
+    """Return how well the instances of positive bags were found, where their truth is known.
+
+    Several branches are averaged first.
+
+    Args:
+        instances: `image, split, instance`, `weight` (or `weight_0..`) or `probability`, and
+            `label`, 1 for a positive instance.
+        split: which bags.
+        level: of the interval.
+
+    Returns:
+        `bags`, the number with both a positive instance and another one's company not required;
+        `top_positive`, the share of them whose highest instance is positive (a tie counts by its
+        share of positives) with its Wilson interval `lower` and `upper`; `mass_on_positives`, the
+        mean share of the weights on positive instances (weights only).
+    """
+    rows = instances[instances["split"] == split]
+    scores = [name for name in rows if str(name).startswith(("weight", "probability"))]
+    values = rows[scores].mean(axis=1).to_numpy()
+    table = pd.DataFrame({"bag": rows["image"], "score": values, "label": rows["label"] == 1})
+    table = table[table.groupby("bag")["label"].transform("any")]
+    highest = table["score"] == table.groupby("bag")["score"].transform("max")
+    hits = table[highest].groupby("bag")["label"].mean()
+    count, right = len(hits), float(hits.sum())
+    found: dict[str, Any] = {"bags": count, "score": scores[0].partition("_")[0]}
+    lower, upper = wilson_interval(right, count, level) if count else (None, None)
+    found |= {
+        "top_positive": right / count if count else None,
+        "lower": lower,
+        "upper": upper,
+        "level": level,
+    }
+    if found["score"] == "weight":
+        share = (table["score"] * table["label"]).groupby(table["bag"]).sum()
+        found["mass_on_positives"] = float(np.mean(share)) if count else None
+    return found
