@@ -72,18 +72,22 @@ class BagCases:
         return open_bags(bags, preprocess, change, open_cache(data), config.seed)
 
 
-def load_bag_cases(config: TrainBagsConfig, manifest: pd.DataFrame | None = None) -> BagCases:
+def load_bag_cases(
+    config: TrainBagsConfig, manifest: pd.DataFrame | None = None, digits: Digits | None = None
+) -> BagCases:
     """Return the bags of a configuration, or those of a run with that configuration.
 
     Args:
         config: resolved.
         manifest: of the run; absent: there is none yet.
+        digits: those of the source, if they were read before.
 
     Raises:
         InputError: bags without label, labels without bag, a split that cannot be.
     """
     data = config.data
-    digits = load_digits(data.source, data.root) if data.source in DIGITS else None
+    if digits is None and data.source in DIGITS:
+        digits = load_digits(data.source, data.root)
     if digits is not None:
         made = _digit_manifest(config, digits)
         if manifest is not None:  # the run's own bags count; the rest follows from its options

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -18,8 +16,6 @@ from torch import nn
 from attnvgg.cli.bag_cases import BagCases, describe_instances
 from attnvgg.cli.bag_judge import judge_bags
 from attnvgg.data.bag_manifest import write_bags
-from attnvgg.data.bags import ArrayBags, prepare_bags
-from attnvgg.data.digits import Digits
 from attnvgg.data.splits import split_manifest
 from attnvgg.files import atomic_path
 from attnvgg.models import BagClassifier
@@ -67,7 +63,7 @@ def train_member(
         encoder = None
         if config.stage_one.share:
             encoder = train_stage_one(config, run, accelerator, cases)
-            cases = cases.encoded(encode(encoder, cases, accelerator))
+            cases = cases.encoded(encode(config, encoder, cases, accelerator))
             changes = {"model.encoder": "identity", "stage_one.share": 0.0}
         else:
             changes = {}
@@ -85,10 +81,6 @@ def fit_plain(
     training = cases.dataset(config, "train", augment=True)
     validation = cases.dataset(config, "val")
     resumed = run.state.is_file()
-    if not training.in_memory and not resumed and accelerator.is_local_main_process:
-        workers = bag_workers(config, accelerator, training)
-        prepare_bags([training, validation, cases.dataset(config, "test")], workers)
-    accelerator.wait_for_everyone()
     model = build_bag_model(config, training.instance_shape, resumed=resumed)
     trainer = make_bag_trainer(config, accelerator, model, cases.rows("train"), training)
     begin(run, config, cases, accelerator, size=8 * _size(model))
@@ -117,8 +109,10 @@ def begin(
 ) -> None:
     """Make the folder of a run with its options and its bags, unless it is there."""
     if accelerator.is_main_process and not run.config.is_file():
-        if run.path.is_dir() and not any(run.path.iterdir()):
-            run.path.rmdir()  # the run was ended between two lines
+        if run.path.is_dir():  # the run was ended between two lines
+            for leftover in (run.manifest, *run.path.glob(".*-*")):
+                leftover.unlink(missing_ok=True)
+            run.path.rmdir()
         run.create(needed_bytes=size)
         write_bags(cases.manifest, run.manifest)
         run.write_config(as_plain(config))
@@ -134,6 +128,18 @@ def train_stage_one(
     and go on. None of them is in any bag of the second stage.
     """
     folder = RunFolder(run.path / "stage-1", writes=run.writes)
+    options, single = stage_one(config, cases)
+    logger.info("Stage 1: %d digits of their own train the encoder.", len(single.manifest))
+    if folder.state.is_file() or not folder.best.is_dir():
+        fit_plain(options, folder, accelerator, single)
+        if accelerator.is_main_process:
+            folder.state.unlink()  # 130 MB that nothing will go on from
+        accelerator.wait_for_everyone()
+    return cast(BagClassifier, load_model(folder.path)).encoder
+
+
+def stage_one(config: TrainBagsConfig, cases: BagCases) -> tuple[TrainBagsConfig, BagCases]:
+    """Return options and bags of the first stage."""
     digits = cases.digits
     assert digits is not None  # as `check` has made sure
     manifest = pd.DataFrame(
@@ -152,35 +158,32 @@ def train_stage_one(
         loss=BagLossConfig(alpha=None, attention_decay=0.0), optim=BagOptimConfig(lr=stage.lr),
         stage_one=StageOneConfig(), pools=None, rates=None, name=None, resume=None,
     )  # fmt: skip
-    logger.info("Stage 1: %d digits of their own train the encoder.", len(manifest))
-    single = BagCases(manifest, tuple(map(str, range(10))), digits)
-    fit_plain(options, folder, accelerator, single)
-    return cast(BagClassifier, load_model(folder.path)).encoder
+    return options, BagCases(manifest, tuple(map(str, range(10))), digits)
 
 
-def encode(encoder: nn.Module, cases: BagCases, accelerator: Accelerator) -> torch.Tensor:
+def encode(
+    config: TrainBagsConfig, encoder: nn.Module, cases: BagCases, accelerator: Accelerator
+) -> torch.Tensor:
     """Return what the encoder makes of every digit, (n, D), on the CPU."""
-    digits = cases.digits
-    assert digits is not None
     device = accelerator.device
     encoder = encoder.to(device).eval()
-    everything = _all_digits(digits)
+    everything = _all_digits(cases).dataset(config, "train")
     found = []
     with torch.inference_mode():
-        for start in range(0, len(digits), ENCODED):
-            rows = range(start, min(start + ENCODED, len(digits)))
+        for start in range(0, len(everything), ENCODED):
+            rows = range(start, min(start + ENCODED, len(everything)))
             batch = everything.__getitems__(rows)["instances"]
             found.append(encoder(batch.to(device)).float().cpu())
     return torch.cat(found)
 
 
-def _all_digits(digits: Digits) -> ArrayBags:
+def _all_digits(cases: BagCases) -> BagCases:
     """Return every digit as a bag of its own."""
-    rows = np.arange(len(digits))
-    manifest = pd.DataFrame(
-        {"image": rows.astype(str), "label": digits.labels, "instances": rows.astype(str)}
-    )
-    return ArrayBags(manifest, torch.from_numpy(digits.images)[:, None])
+    assert cases.digits is not None
+    rows = np.arange(len(cases.digits)).astype(str)
+    labels = cases.digits.labels
+    table = pd.DataFrame({"image": rows, "label": labels, "split": "train", "instances": rows})
+    return replace(cases, manifest=table)
 
 
 def _try_all(
@@ -255,9 +258,3 @@ def _adopt(
 
 def _size(model: nn.Module) -> int:
     return sum(value.numel() * value.element_size() for value in model.state_dict().values())
-
-
-def read_metrics(path: Path) -> dict[str, Any]:
-    """Return the content of a `metrics.json`."""
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found

@@ -57,7 +57,7 @@ def member_cases(
     """Return the bags of one seed: those of all seeds, or its own."""
     if not config.data.redraw:
         return shared
-    return load_bag_cases(member, read_bag_manifest(folder))
+    return load_bag_cases(member, read_bag_manifest(folder), shared.digits)
 
 
 def judge_again(run: RunFolder, accelerator: Accelerator, config: TrainBagsConfig) -> None:

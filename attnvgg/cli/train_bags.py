@@ -11,12 +11,23 @@ from accelerate.utils import broadcast_object_list
 
 from attnvgg.cli.bag_cases import BagCases, load_bag_cases
 from attnvgg.cli.bag_ensemble import combine
-from attnvgg.cli.bag_fit import begin, train_member
+from attnvgg.cli.bag_fit import begin, stage_one, train_member
 from attnvgg.cli.bag_runs import member_cases, members, read_bag_manifest
 from attnvgg.cli.cases import describe
 from attnvgg.cli.common import run_command
 from attnvgg.cli.train import parse_resumable
-from attnvgg.training.bag_config import RESOLVED, TrainBagsConfig, check, resolve, settle
+from attnvgg.data.bags import prepare_bags
+from attnvgg.data.splits import SIDES
+from attnvgg.training.bag_config import (
+    RESOLVED,
+    TrainBagsConfig,
+    candidates,
+    check,
+    is_plain,
+    resolve,
+    settle,
+)
+from attnvgg.training.build_bags import bag_workers, build_bag_model, make_bag_trainer
 from attnvgg.training.engine import make_accelerator
 from attnvgg.training.run import RunFolder, new_run_name
 from attnvgg.training.run_config import require_resolved, updated
@@ -38,9 +49,12 @@ def train_bags(config: TrainBagsConfig) -> None:
         logging.getLogger("attnvgg").setLevel(logging.ERROR)
     config, run = _begin(config, accelerator)
     cases = load_bag_cases(config, read_bag_manifest(run))
-    config = settle(config, len(cases.classes))
+    shape = cases.dataset(config, *SIDES).instance_shape
+    config = settle(config, cases.classes, shape)
     logger.info("Bags: %s.", describe(cases.manifest))
     logger.info("Run folder: %s", run.path)
+    if config.resume is None:
+        _rehearse(config, accelerator, cases)
     try:
         if config.seeds == 1:
             train_member(config, run, accelerator, cases)
@@ -54,14 +68,32 @@ def train_bags(config: TrainBagsConfig) -> None:
 def _train_seeds(
     config: TrainBagsConfig, run: RunFolder, accelerator: Accelerator, shared: BagCases
 ) -> None:
+    found = members(config, run)
+    drawn = [member_cases(config, member, folder, shared) for member, folder in found]
     begin(run, config, shared, accelerator, size=2**20)
     with run.locked():
-        for member, folder in members(config, run):
+        for (member, folder), cases in zip(found, drawn, strict=True):
             logger.info("Seed %d: %s", member.seed, folder.path)
-            cases = member_cases(config, member, folder, shared)
             train_member(member, folder, accelerator, cases)
         if accelerator.is_main_process:
-            combine(run, [folder for _, folder in members(config, run)], config.data.redraw)
+            combine(run, [folder for _, folder in found], config.data.redraw)
+
+
+def _rehearse(config: TrainBagsConfig, accelerator: Accelerator, cases: BagCases) -> None:
+    """Read every bag and build every model once, so that what is wrong leaves no folder behind."""
+    everything = cases.dataset(config, *SIDES)
+    if not everything.in_memory and accelerator.is_local_main_process:
+        prepare_bags(everything, bag_workers(config, accelerator, everything))
+    accelerator.wait_for_everyone()
+    if config.seeds == 1 and is_plain(config):
+        return  # that model is built before its folder is made
+    tried = {one.model.pool: (one, cases) for one in candidates(config).values()}
+    if config.stage_one.share:
+        tried["stage 1"] = stage_one(config, cases)
+    for options, bags in tried.values():
+        training = bags.dataset(options, "train")
+        model = build_bag_model(options, training.instance_shape)
+        make_bag_trainer(options, accelerator, model, bags.rows("train"), training)
 
 
 def _begin(config: TrainBagsConfig, accelerator: Accelerator) -> tuple[TrainBagsConfig, RunFolder]:
@@ -80,5 +112,5 @@ def _begin(config: TrainBagsConfig, accelerator: Accelerator) -> tuple[TrainBags
     for key in ("root", "bags"):  # absolute, so that a run can be evaluated from another folder
         path: Path | None = getattr(config.data, key)
         if path is not None:
-            changes[f"data.{key}"] = path.absolute()  # type: ignore[assignment]
+            changes[f"data.{key}"] = path.absolute()
     return resolve(updated(config, changes)), run

@@ -35,8 +35,11 @@ TARGETS = {"nargs": "*", "type": Path, "help": "a run folder, or image files or 
 
 @dataclass(frozen=True)
 class VisualizeConfig:
-    """Draw image | pool-3 | pool-4 for cases of a run, or for images of one's own; of a run on bags,
-    the instances of each bag with their weights."""
+    """Draw what a model attended to.
+
+    Image | pool-3 | pool-4 for cases of a run or images of one's own; of a run on bags, the
+    instances of each bag with their weights.
+    """
 
     targets: list[Path] = field(metadata={"positional": TARGETS})
     model: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from attnvgg.data.decoding import read_image
 from attnvgg.errors import InputError
 from attnvgg.evaluation import evaluate_predictions, read_predictions
 from attnvgg.explain import BagCase, save_bag_grid
+from attnvgg.models import BagClassifier
+from attnvgg.training.bag_config import TrainBagsConfig
+from attnvgg.training.checkpoint import load_model
 from attnvgg.training.run import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -46,10 +49,7 @@ def visualize_bags(run: RunFolder, split: str, count: int, seed: int, output: Pa
     if not run.predictions.is_file():
         raise InputError(f"{run.path} is not finished: continue it with --resume {run.path}.")
     if not run.instances.is_file():
-        raise InputError(
-            f"The pool of {run.path} ({config.model.pool}) has no attention, and its head does not "
-            "run on single instances: there is nothing to draw of its bags."
-        )
+        _refuse_silent(run, config)
     table = read_predictions(run.predictions)
     threshold = evaluate_predictions(table)["threshold"]
     rows, name = _draw(table, split, count, seed)
@@ -64,6 +64,22 @@ def visualize_bags(run: RunFolder, split: str, count: int, seed: int, output: Pa
         caption="An average of several models." if config.seeds > 1 else None,
     )
     logger.info("Written: %s", output)
+
+
+def _refuse_silent(run: RunFolder, config: TrainBagsConfig) -> NoReturn:
+    """Say why nothing is known of the instances of a run."""
+    if config.seeds > 1 and config.pools is not None:
+        raise InputError(
+            f"The seeds of {run.path} have chosen pools that do not say the same of an instance, "
+            f"or nothing: draw one of them, such as {run.path}/seed-{config.seed}."
+        )
+    pool = config.model.pool
+    if config.pools is not None:
+        pool = cast(BagClassifier, load_model(run.path)).pool.spec["name"]
+    raise InputError(
+        f"The pool of {run.path} ({pool}) has no attention, and its head does not run on single "
+        "instances: there is nothing to draw of its bags."
+    )
 
 
 def _draw(table: pd.DataFrame, split: str, count: int, seed: int) -> tuple[pd.DataFrame, str]:

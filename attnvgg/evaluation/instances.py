@@ -22,13 +22,13 @@ def judge_instances(instances: pd.DataFrame, split: str, level: float = 0.95) ->
         level: of the interval.
 
     Returns:
-        `bags`, the number with both a positive instance and another one's company not required;
+        `bags`, the number of bags with a positive instance;
         `top_positive`, the share of them whose highest instance is positive (a tie counts by its
         share of positives) with its Wilson interval `lower` and `upper`; `mass_on_positives`, the
         mean share of the weights on positive instances (weights only).
     """
     rows = instances[instances["split"] == split]
-    scores = [name for name in rows if str(name).startswith(("weight", "probability"))]
+    scores = [str(name) for name in rows if str(name).startswith(("weight", "probability"))]
     values = rows[scores].mean(axis=1).to_numpy()
     table = pd.DataFrame({"bag": rows["image"], "score": values, "label": rows["label"] == 1})
     table = table[table.groupby("bag")["label"].transform("any")]

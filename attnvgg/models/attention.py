@@ -91,7 +91,7 @@ def _attend_ragged(
             f"{tuple(values.shape)} and {tuple(scores.shape)}."
         )
     lengths = lengths_of(offsets, total=len(values)).to(values.device)  # (B,)
-    offsets = offsets.to(values.device)
+    offsets = offsets.to(values.device, torch.int64)
     if normalize == "softmax":
         weights = shares = softmax_bags(scores, offsets)
     else:

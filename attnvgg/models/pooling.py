@@ -73,7 +73,7 @@ class Pool(Part):
                 f"not values of shape {tuple(values.shape)}."
             )
         lengths_of(offsets, total=len(values))
-        return self.pool(values, offsets.to(values.device))
+        return self.pool(values, offsets.to(values.device, torch.int64))
 
     def pool(self, rows: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor | None]:
         """Pool checked ragged bags, as `forward`."""
@@ -111,24 +111,20 @@ class AttentionPool(ScoredPool):
     """Attention of Ilse et al. (ICML 2018), equation 8; arguments as for `TanhScorer`."""
 
     name = "attention"
+    gated: ClassVar[bool] = False
 
     def __init__(
         self, in_features: int, width: int = 128, bias: bool = True, init: Init = "default"
     ) -> None:
         super().__init__(in_features, width=width, bias=bias, init=init)
-        self.scorer = TanhScorer(in_features, width, 1, False, bias, init)
+        self.scorer = TanhScorer(in_features, width, 1, self.gated, bias, init)
 
 
-class GatedAttentionPool(ScoredPool):
+class GatedAttentionPool(AttentionPool):
     """Gated attention of Ilse et al. (ICML 2018), equation 9; arguments as for `TanhScorer`."""
 
     name = "gated_attention"
-
-    def __init__(
-        self, in_features: int, width: int = 128, bias: bool = True, init: Init = "default"
-    ) -> None:
-        super().__init__(in_features, width=width, bias=bias, init=init)
-        self.scorer = TanhScorer(in_features, width, 1, True, bias, init)
+    gated = True
 
 
 class MultiBranchPool(ScoredPool):
@@ -185,7 +181,7 @@ class ReducingPool(Pool):
         InputError: an unknown level, or a number that is not above 0.
     """
 
-    def __init__(self, in_features: int, level: Level = "embedding", **arguments: Any) -> None:
+    def __init__(self, in_features: int, level: Level, **arguments: Any) -> None:
         super().__init__(in_features, level=level, **arguments)
         if level not in ("embedding", "instance"):
             raise InputError(f'level is "embedding" or "instance", not "{level}".')
@@ -206,8 +202,10 @@ class MeanPool(ReducingPool):
 
     name = "mean"
 
+    def __init__(self, in_features: int, level: Level = "embedding") -> None:
+        super().__init__(in_features, level)
+
     def reduce(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Reduce each bag, (sum N, D) to (B, D)."""
         return mean_bags(rows, offsets)
 
 
@@ -216,8 +214,10 @@ class MaxPool(ReducingPool):
 
     name = "max"
 
+    def __init__(self, in_features: int, level: Level = "embedding") -> None:
+        super().__init__(in_features, level)
+
     def reduce(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Reduce each bag, (sum N, D) to (B, D)."""
         return max_bags(rows, offsets)
 
 
@@ -237,8 +237,7 @@ class LogSumExpPool(ReducingPool):
         self.r = r
 
     def reduce(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Reduce each bag, (sum N, D) to (B, D)."""
-        counts = offsets.diff()[:, None]  # (B, 1)
+        counts = offsets.diff()[:, None].to(rows.dtype)  # (B, 1)
         return (logsumexp_bags(self.r * rows, offsets) - counts.log()) / self.r
 
 
@@ -268,7 +267,6 @@ class NoisyAndPool(ReducingPool):
         return self.threshold_logit.sigmoid()
 
     def reduce(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Reduce each bag, (sum N, K) to (B, K)."""
         mean = mean_bags(rows.sigmoid(), offsets)  # (B, K)
         b = self.threshold.to(rows.dtype)  # (K,)
         lowest, highest = (-self.a * b).sigmoid(), (self.a * (1 - b)).sigmoid()

@@ -49,7 +49,10 @@ class TanhScorer(nn.Module):
         if not self.gated:
             return self.score(hidden.tanh())  # (..., M)
         content, gate = hidden.chunk(2, dim=-1)  # (..., width) each
-        return self.score(content.tanh() * gate.sigmoid())  # (..., M)
+        if hidden.requires_grad:
+            return self.score(content.tanh() * gate.sigmoid())  # (..., M)
+        # Nobody needs what is overwritten, and a large bag takes long to write elsewhere.
+        return self.score(content.tanh_().mul_(gate.sigmoid_()))
 
 
 class LeakyScorer(nn.Sequential):

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.dlpack import from_dlpack
 
 from attnvgg.errors import InputError
 from attnvgg.models.ragged import bag_of_rows, lengths_of, logsumexp_bags, sum_bags
@@ -16,7 +18,7 @@ Embed = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def stream(
-    embed: Embed, source: Any, offsets: Tensor | None = None, chunk_size: int = 8192
+    embed: Embed, source: Any, offsets: Tensor | None = None, chunk_size: int = 4096
 ) -> tuple[Tensor, Tensor]:
     """Pool bags by attention as `attend` does, with one chunk of instances in memory at a time.
 
@@ -42,6 +44,7 @@ def stream(
         raise InputError(f"A chunk has at least one instance, not {chunk_size}.")
     offsets = torch.tensor([0, len(source)]) if offsets is None else offsets.cpu()
     lengths_of(offsets, len(source))
+    offsets = offsets.long()
     chunks = _Chunks(source, offsets, chunk_size)
     tracked = source if isinstance(source, Tensor) else None
     return _Stream.apply(embed, chunks, tracked, *_leaves_of(embed, chunks))
@@ -71,7 +74,7 @@ class _Chunks:
         part = self.source[rows]
         # A view: a copy of a memory map costs as much as reading it. DLPack, unlike from_numpy,
         # takes arrays that may not be written into.
-        return part if isinstance(part, Tensor) else torch.from_dlpack(np.asarray(part))
+        return part if isinstance(part, Tensor) else from_dlpack(np.asarray(part))
 
 
 def _leaves_of(embed: Embed, chunks: _Chunks) -> list[Tensor]:
@@ -126,6 +129,7 @@ class _Stream(torch.autograd.Function):
         return pooled.to(values.dtype), weights
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         pooled, masses, weights, source, *leaves = ctx.saved_tensors
         pull, weight_pull = gradients[0].to(pooled.dtype), gradients[1]  # (B, M, D), (sum N, M)
@@ -154,9 +158,7 @@ class _Stream(torch.autograd.Function):
         return None, None, into_source, *totals
 
 
-def _pool(
-    values: Tensor, scores: Tensor, masses: Tensor, offsets: Tensor
-) -> tuple[Tensor, Tensor]:
+def _pool(values: Tensor, scores: Tensor, masses: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """Pool by exp(score - mass of its bag), masses (b, M): vectors (b, M, D) and powers (n, M)."""
     owners = bag_of_rows(offsets, len(scores))
     powers = (scores.to(masses.dtype) - masses.index_select(0, owners)).exp()
@@ -170,22 +172,19 @@ class _Surroundings:
         self.random = torch.get_rng_state()
         self.cuda = {device: torch.cuda.get_rng_state(device) for device in _cuda()}
         self.precision = [
-            {
-                "device_type": kind,
-                "enabled": torch.is_autocast_enabled(kind),
-                "dtype": torch.get_autocast_dtype(kind),
-            }
+            (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
             for kind in ("cpu", *(["cuda"] if self.cuda else []))
         ]
 
     def again(self) -> ExitStack:
+        """Enter them; the caller leaves them."""
         with ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng(list(self.cuda)))
             torch.set_rng_state(self.random)
             for device, state in self.cuda.items():
                 torch.cuda.set_rng_state(state, device)
-            for arguments in self.precision:
-                stack.enter_context(torch.autocast(**arguments))
+            for kind, dtype, enabled in self.precision:
+                stack.enter_context(torch.autocast(kind, dtype, enabled))
             return stack.pop_all()
 
 

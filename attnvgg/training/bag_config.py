@@ -65,8 +65,9 @@ class BagDataConfig(PictureConfig):
 class BagModelConfig:
     """Which encoder, pool and head."""
 
-    encoder: str = "mlp"
-    """mlp, lenet, digit_resnet18, attnvgg, torchvision, timm, or identity for features."""
+    encoder: str | None = None
+    """mlp, lenet, digit_resnet18, attnvgg, torchvision, timm, or identity for features; null: mlp
+    for digits, identity for features, torchvision for images."""
     backbone: str | None = None
     """Network of the encoder, for torchvision and timm; null: its own default."""
     weights: str | None = None
@@ -181,7 +182,8 @@ AT_LEAST = {
     "loss.elastic_net": 0, "loss.elastic_mix": 0, "loss.attention_decay": 0,
 }  # fmt: skip
 RESOLVED = (
-    "batch_size", "data.fractions", "data.image_size", "data.resize", "model.num_classes", "optim.lr",
+    "batch_size", "data.fractions", "data.image_size", "data.resize", "model.num_classes",
+    "model.encoder", "optim.lr",
 )  # fmt: skip
 
 
@@ -200,7 +202,7 @@ def resolve(config: TrainBagsConfig) -> TrainBagsConfig:
         "data.resize": size,
         "optim.lr": 3e-3,
     }
-    return updated(config, {key: value for key, value in defaults.items() if values[key] is None})  # type: ignore[no-any-return]
+    return updated(config, {key: value for key, value in defaults.items() if values[key] is None})
 
 
 def check(config: TrainBagsConfig) -> None:
@@ -211,11 +213,11 @@ def check(config: TrainBagsConfig) -> None:
     """
     wrong = impossible(config, AT_LEAST)
     pools = config.pools if config.pools is not None else (config.model.pool,)
-    known = ", ".join(POOLS)
-    wrong += [f"--model.pool {pool}: known are {known}" for pool in pools if pool not in POOLS]
+    said, known = "--model.pool" if config.pools is None else "--pools", ", ".join(POOLS)
+    wrong += [f"{said} {pool}: known are {known}" for pool in pools if pool not in POOLS]
     if not pools or len(set(pools)) < len(pools):
         wrong.append("--pools: must name pools, each once")
-    if config.model.encoder not in ENCODERS:
+    if config.model.encoder not in (None, *ENCODERS):
         wrong.append(f"--model.encoder {config.model.encoder}: known are {', '.join(ENCODERS)}")
     for rate in config.rates or ():
         if not 0 < rate < math.inf:
@@ -236,18 +238,29 @@ def check(config: TrainBagsConfig) -> None:
         raise InputError("These options cannot be:", wrong)
 
 
-def settle(config: TrainBagsConfig, classes: int) -> TrainBagsConfig:
-    """Fill in the number of logits, by the labels of the bags.
+def settle(
+    config: TrainBagsConfig, classes: tuple[str, ...], instance_shape: tuple[int, ...]
+) -> TrainBagsConfig:
+    """Fill in names of the classes, number of logits and encoder, by the bags.
+
+    Args:
+        config: resolved.
+        classes: names of the labels.
+        instance_shape: of one instance.
 
     Raises:
-        InputError: the number that was asked for does not fit them.
+        InputError: the number of logits that was asked for does not fit the labels.
     """
-    logits = config.model.num_classes
+    made, count = config.data.source in DIGITS, len(classes)
+    logits, encoder = config.model.num_classes, config.model.encoder
     if logits is None:
-        logits = 1 if classes == 2 and config.data.source not in DIGITS else classes
-    if logits != classes and (logits, classes) != (1, 2):
-        raise InputError(f"--model.num_classes {logits} does not fit labels of {classes} classes.")
-    return updated(config, {"model.num_classes": logits})  # type: ignore[no-any-return]
+        logits = 1 if count == 2 and not made else count
+    if logits != count and (logits, count) != (1, 2):
+        raise InputError(f"--model.num_classes {logits} does not fit labels of {count} classes.")
+    if encoder is None:
+        encoder = "mlp" if made else "identity" if len(instance_shape) == 1 else "torchvision"
+    changes = {"data.classes": classes, "model.num_classes": logits, "model.encoder": encoder}
+    return updated(config, changes)
 
 
 def is_plain(config: TrainBagsConfig) -> bool:
@@ -261,5 +274,5 @@ def candidates(config: TrainBagsConfig) -> dict[str, TrainBagsConfig]:
     for pool in config.pools or (config.model.pool,):
         for rate in config.rates or (config.optim.lr,):
             changes = {"model.pool": pool, "optim.lr": rate, "pools": None, "rates": None}
-            found[f"{pool}-lr{rate:g}"] = updated(config, changes)
+            found[f"{pool}-lr{rate}"] = updated(config, changes)
     return found

@@ -59,7 +59,9 @@ class InstanceLog:
         seen = gather_object(self.rows)
         if not seen:
             return None
-        joined = {key: torch.cat([part[key] for part in seen]).numpy() for key in seen[0]}
+        # the truth of instances is told where all bags know it, however they came in batches
+        known = [key for key in seen[0] if all(key in part for part in seen)]
+        joined = {key: torch.cat([part[key] for part in seen]).numpy() for key in known}
         cases = manifest.iloc[rows[joined["index"]]]
         table = pd.DataFrame(
             {

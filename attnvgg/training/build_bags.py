@@ -35,6 +35,7 @@ def build_bag_model(
         InputError: parts that do not fit each other or the bags.
     """
     torch.manual_seed(config.seed)
+    assert config.model.encoder is not None  # as is num_classes, by `settle`
     encoder = ENCODERS[config.model.encoder](
         **encoder_arguments(config.model, instance_shape, resumed)
     )

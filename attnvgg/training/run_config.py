@@ -1,7 +1,7 @@
 """What every training run can be told, and how trees of such options are handled.
 
 The command line and the YAML files are generated from frozen dataclasses; a value of `null` means
-"the recipe's own", and is filled in before a run begins, so that its `config.yaml` has no open ends.
+"the recipe's own" and is filled in before a run begins: its `config.yaml` has no open ends.
 """
 
 from __future__ import annotations
