@@ -26,7 +26,7 @@ from attnvgg.training.build_bags import build_bag_model
 from attnvgg.training.engine import make_accelerator
 from attnvgg.training.run import RunFolder
 from attnvgg.training.run_config import updated
-from benchmarks import bags_memory
+from benchmarks import bags_memory, bags_stream
 from benchmarks.baseline_bags import (
     ILSE,
     KERAS,
@@ -100,7 +100,8 @@ def prepare(race: Race, seed: int) -> tuple[TrainBagsConfig, BagCases]:
     }  # fmt: skip
     config = updated(config, changes)
     cases = load_bag_cases(config)
-    return settle(config, len(cases.classes)), cases
+    shape = cases.dataset(config, "train").instance_shape
+    return settle(config, cases.classes, shape), cases
 
 
 def published_bags(config: TrainBagsConfig, cases: BagCases, split: str) -> list[Bag]:
@@ -185,6 +186,7 @@ def main() -> None:
     for race in RACES:
         compete(race)
     bags_memory.main()
+    bags_stream.main()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Bags the published way, written anew and not slowed down: what `benchmarks/bags.py` compares with.
+"""Bags the published way, written anew and not slowed down, for `benchmarks/bags.py`.
 
 One bag a step in plain PyTorch, as the examples of Keras and of Ilse et al. (ICML 2018) have it.
 Faster than these: the bags are tensors already, no loader stands in between, and no step computes
@@ -159,9 +159,7 @@ def train_published(
     return best, last
 
 
-def _judge(
-    recipe: Recipe, model: Published, bags: Sequence[Bag], weights: Tensor | None
-) -> float:
+def _judge(recipe: Recipe, model: Published, bags: Sequence[Bag], weights: Tensor | None) -> float:
     """Return the mean loss of bags, without what penalises the weights, or their AUC."""
     with torch.no_grad():
         logits = [model(instances) for instances, _ in bags]

@@ -16,6 +16,7 @@ from attnvgg.cli.bag_runs import member_cases, members, read_bag_manifest
 from attnvgg.cli.cases import describe
 from attnvgg.cli.common import run_command
 from attnvgg.cli.train import parse_resumable
+from attnvgg.data.bag_dataset import BagDataset
 from attnvgg.data.bags import prepare_bags
 from attnvgg.data.splits import SIDES
 from attnvgg.training.bag_config import (
@@ -49,8 +50,10 @@ def train_bags(config: TrainBagsConfig) -> None:
         logging.getLogger("attnvgg").setLevel(logging.ERROR)
     config, run = _begin(config, accelerator)
     cases = load_bag_cases(config, read_bag_manifest(run))
-    shape = cases.dataset(config, *SIDES).instance_shape
-    config = settle(config, cases.classes, shape)
+    everything = cases.dataset(config, *SIDES)
+    if config.resume is None:
+        _read_once(config, accelerator, everything)
+    config = settle(config, cases.classes, everything.instance_shape)
     logger.info("Bags: %s.", describe(cases.manifest))
     logger.info("Run folder: %s", run.path)
     if config.resume is None:
@@ -79,12 +82,15 @@ def _train_seeds(
             combine(run, [folder for _, folder in found], config.data.redraw)
 
 
-def _rehearse(config: TrainBagsConfig, accelerator: Accelerator, cases: BagCases) -> None:
-    """Read every bag and build every model once, so that what is wrong leaves no folder behind."""
-    everything = cases.dataset(config, *SIDES)
-    if not everything.in_memory and accelerator.is_local_main_process:
-        prepare_bags(everything, bag_workers(config, accelerator, everything))
+def _read_once(config: TrainBagsConfig, accelerator: Accelerator, bags: BagDataset) -> None:
+    """Read every bag, so that all that are wrong are told before the run has a folder."""
+    if not bags.in_memory and accelerator.is_local_main_process:
+        prepare_bags(bags, bag_workers(config, accelerator, bags))
     accelerator.wait_for_everyone()
+
+
+def _rehearse(config: TrainBagsConfig, accelerator: Accelerator, cases: BagCases) -> None:
+    """Build every model once, so that parts that do not fit leave no folder behind."""
     if config.seeds == 1 and is_plain(config):
         return  # that model is built before its folder is made
     tried = {one.model.pool: (one, cases) for one in candidates(config).values()}

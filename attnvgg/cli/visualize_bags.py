@@ -114,7 +114,10 @@ def _case(
     shown = pictures(cases, bag.to_dict())
     if shown is not None and isinstance(shown[0], str):
         shown = _Files(shown)  # type: ignore[assignment]
-    weights = mine[names].to_numpy() if is_weight else mine[names[-1]].to_numpy()
+    if is_weight:
+        weights = mine[names].to_numpy()
+    else:  # of several classes, the one whose probability is quoted for the bag
+        weights = mine[names[cases.classes.index(scored) if len(names) > 1 else 0]].to_numpy()
     return BagCase(
         name=Path(str(row["image"])).name,
         probability=probability,

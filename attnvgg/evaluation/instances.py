@@ -13,7 +13,7 @@ from attnvgg.evaluation.intervals import wilson_interval
 def judge_instances(instances: pd.DataFrame, split: str, level: float = 0.95) -> dict[str, Any]:
     """Return how well the instances of positive bags were found, where their truth is known.
 
-    Several branches are averaged first.
+    Several branches are averaged first; of several classes, all but the first are positive.
 
     Args:
         instances: `image, split, instance`, `weight` (or `weight_0..`) or `probability`, and
@@ -30,6 +30,8 @@ def judge_instances(instances: pd.DataFrame, split: str, level: float = 0.95) ->
     rows = instances[instances["split"] == split]
     scores = [str(name) for name in rows if str(name).startswith(("weight", "probability"))]
     values = rows[scores].mean(axis=1).to_numpy()
+    if "probability_0" in scores:
+        values = 1 - rows["probability_0"].to_numpy()
     table = pd.DataFrame({"bag": rows["image"], "score": values, "label": rows["label"] == 1})
     table = table[table.groupby("bag")["label"].transform("any")]
     highest = table["score"] == table.groupby("bag")["score"].transform("max")

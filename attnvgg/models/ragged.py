@@ -103,6 +103,13 @@ def bag_of_rows(offsets: Tensor, total: int) -> Tensor:
     return torch.repeat_interleave(offsets.diff(), output_size=total)
 
 
+def to_rows(totals: Tensor, offsets: Tensor, total: int) -> Tensor:
+    """Repeat what each bag has, (B, M), for each of its rows, (sum N, M)."""
+    if len(totals) == 1:
+        return totals.expand(total, -1)
+    return totals.index_select(0, bag_of_rows(offsets, total))
+
+
 def sum_bags(rows: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Sum the rows of each bag, (B, D), or with weights once a branch, (B, M, D).
 
@@ -139,6 +146,8 @@ def mean_bags(rows: Tensor, offsets: Tensor) -> Tensor:
 
 def max_bags(rows: Tensor, offsets: Tensor) -> Tensor:
     """Return the maximum of each feature in each bag, (B, D); NaN where the bag has one."""
+    if len(offsets) == 2:
+        return rows.amax(dim=0, keepdim=True)
     bags = bag_of_rows(offsets, len(rows))[:, None].expand_as(rows)
     lowest = rows.new_full((len(offsets) - 1, rows.shape[1]), -torch.inf)
     return lowest.scatter_reduce(0, bags, rows, "amax")
@@ -146,9 +155,10 @@ def max_bags(rows: Tensor, offsets: Tensor) -> Tensor:
 
 def logsumexp_bags(rows: Tensor, offsets: Tensor) -> Tensor:
     """Return log sum exp over the rows (sum N, D) of each bag, (B, D)."""
+    if len(offsets) == 2:
+        return rows.logsumexp(dim=0, keepdim=True)
     highest = max_bags(rows.detach(), offsets)  # subtracted so that exp cannot overflow
-    bags = bag_of_rows(offsets, len(rows))
-    powers = (rows - highest.index_select(0, bags)).exp()
+    powers = (rows - to_rows(highest, offsets, len(rows))).exp()
     return sum_bags(powers, offsets).log() + highest
 
 

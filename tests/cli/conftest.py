@@ -1,4 +1,4 @@
-"""Bags for the tests of the commands: digits that are read once, files of features, trained runs."""
+"""Bags for the tests of the commands: digits read once, files of features, trained runs."""
 
 import cv2
 import h5py

@@ -1,10 +1,14 @@
 import struct
 import sys
 
+import cv2
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
-from attnvgg.data.digits import MNIST_FILES, load_digits
+from attnvgg.data.bags import ArrayBags
+from attnvgg.data.digits import MNIST_FILES, GreyPreprocess, load_digits
 from attnvgg.errors import InputError
 
 
@@ -68,3 +72,62 @@ def test_a_broken_file_is_told(mnist):
 
 def test_an_unknown_source_names_the_known():
     assert "digits, mnist" in refusal("letters")
+
+
+# ---------------------------------------------------------------- from pixels to a tensor
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+
+
+def test_a_digit_is_scaled_and_normalised(pixels):
+    found = GreyPreprocess(0.1307, 0.3081)(pixels)
+    assert (found.shape, found.dtype) == ((1, 28, 28), torch.float32)
+    expected = (torch.from_numpy(pixels)[None].double() / 255 - 0.1307) / 0.3081
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
+    plain = GreyPreprocess()(pixels)
+    assert (float(plain.min()), float(plain.max())) == pytest.approx((0, 1))
+
+
+def test_the_file_of_a_digit_is_that_digit(pixels, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    assert torch.equal(GreyPreprocess()(tmp_path / "a.png"), GreyPreprocess()(pixels))
+
+
+def test_one_digit_and_a_bag_of_them_become_the_same(pixels):
+    """Bit for bit: what is evaluated by hand is what was trained."""
+    grey = GreyPreprocess(0.1307, 0.3081)
+    manifest = pd.DataFrame({"image": ["a"], "label": [0], "instances": ["0"]})
+    bags = ArrayBags(manifest, torch.from_numpy(pixels)[None, None], None, grey.mean, grey.std)
+    assert torch.equal(bags[0]["instances"][0], grey(pixels))
+
+
+def test_the_pixels_of_the_caller_stay(pixels):
+    before = pixels.copy()
+    GreyPreprocess(0.5, 2.0)(pixels)
+    np.testing.assert_array_equal(pixels, before)
+
+
+def test_a_preprocess_survives_its_description():
+    grey = GreyPreprocess(0.25, 2.0)
+    assert grey.to_dict() == {"kind": "digits", "mean": 0.25, "std": 2.0}
+    assert GreyPreprocess.from_dict(grey.to_dict()) == grey
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros((28, 27), np.uint8), np.zeros((28, 28, 3), np.uint8), np.zeros((28, 28))],
+    ids=["shape", "colour", "floats"],
+)
+def test_what_is_no_digit_is_refused(wrong):
+    with pytest.raises(InputError, match="28 x 28 grey pixels"):
+        GreyPreprocess()(wrong)
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path):
+    (tmp_path / "a.png").write_text("text")
+    with pytest.raises(InputError) as caught:
+        GreyPreprocess()(tmp_path / "a.png")
+    assert caught.value.offenders == [str(tmp_path / "a.png")]

@@ -3,9 +3,10 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from attnvgg.errors import InputError
-from attnvgg.evaluation.intervals import auc_interval, structural_components
+from attnvgg.evaluation.intervals import auc_interval, structural_components, wilson_interval
 from attnvgg.evaluation.metrics import roc_auc
 
 
@@ -168,3 +169,17 @@ def test_obuchowski_covers_where_delong_does_not():
     clustered = coverage(truth, drawn)
     assert 0.91 <= clustered <= 0.98
     assert 0.65 <= plain <= 0.80
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize(
+    ("hits", "count"), [(0, 1), (1, 1), (0, 30), (3, 30), (29, 30), (985, 999)]
+)
+def test_wilson_is_that_of_scipy(hits, count, level):
+    expected = binomtest(hits, count).proportion_ci(level, method="wilson")
+    assert wilson_interval(hits, count, level) == pytest.approx((expected.low, expected.high))
+
+
+def test_wilson_takes_a_tie_for_half_a_hit():
+    lower, middle, upper = (wilson_interval(hits, 10)[0] for hits in (4, 4.5, 5))
+    assert lower < middle < upper

@@ -1,3 +1,4 @@
+import copy
 import itertools
 import json
 import subprocess
@@ -379,3 +380,41 @@ def test_batch_norm_in_training_cannot_be_streamed(bags):
     expected = model(*bags)
     model.chunk_size = None
     torch.testing.assert_close(model(*bags), expected)
+
+
+class Noisy(nn.Sequential):
+    """An encoder with all that eval mode is for."""
+
+    out_features = 5
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(0.5))
+
+
+def test_a_frozen_encoder_stays_in_eval_mode(bags):
+    model = BagClassifier(Noisy(), "attention", {"name": "mlp", "dropout": 0.5})
+    model.frozen = True
+    before = copy.deepcopy(model.encoder.state_dict())
+    assert model.train() is model
+    assert not any(module.training for module in model.encoder.modules())
+    assert model.pool.training
+    assert all(module.training for module in model.head.modules())
+    assert torch.equal(model.encoder(bags[0]), model.encoder(bags[0]))
+    model(*bags)
+    assert_same_state(before, model.encoder.state_dict())
+    model.eval()
+    assert not any(module.training for module in model.modules())
+
+
+def test_an_encoder_that_is_not_frozen_trains(bags):
+    model = BagClassifier(Noisy(), "attention").eval().train()
+    assert all(module.training for module in model.modules())
+    before = copy.deepcopy(model.encoder.state_dict())
+    model(*bags)
+    assert not torch.equal(before["1.running_mean"], model.encoder[1].running_mean)
+
+
+def test_being_frozen_is_not_saved(model, tmp_path):
+    model.frozen = True
+    model.save_pretrained(tmp_path)
+    assert load_pretrained(tmp_path).frozen is False

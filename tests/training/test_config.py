@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from attnvgg.cli.common import parse_config
+from attnvgg.training import bag_config
 from attnvgg.training.config import TrainConfig, resolve
 from attnvgg.training.run_config import CHANGEABLE, as_plain, flatten, updated
 
@@ -48,7 +49,11 @@ def test_round_trip_through_the_file(tmp_path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_recipe_is_valid(path):
-    resolve(parse_config(TrainConfig, ["--config", str(path)], "train"))
+    words = ["--config", str(path)]
+    if path.stem.startswith("bags_"):
+        bag_config.resolve(parse_config(bag_config.TrainBagsConfig, words, "train_bags"))
+    else:
+        resolve(parse_config(TrainConfig, words, "train"))
 
 
 @pytest.mark.parametrize(("year", "passes", "mean"), [("2016", 5, 0.7012), ("2017", 2, 0.6820)])
