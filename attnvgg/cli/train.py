@@ -19,13 +19,8 @@ from attnvgg.data.images import prepare_images
 from attnvgg.data.manifest import write_manifest
 from attnvgg.errors import InputError
 from attnvgg.models import Pretrained
-from attnvgg.training.build import (
-    build_model,
-    judging_loader,
-    loader_workers,
-    make_datasets,
-    make_trainer,
-)
+from attnvgg.training.build import judging_loader, loader_workers
+from attnvgg.training.build_images import build_model, make_datasets, make_trainer
 from attnvgg.training.checkpoint import load_model
 from attnvgg.training.config import RESOLVED, TrainConfig, check, resolve
 from attnvgg.training.engine import fit, make_accelerator

@@ -11,8 +11,10 @@ from accelerate.utils import broadcast_object_list
 
 from attnvgg.cli.bag_cases import BagCases, load_bag_cases
 from attnvgg.cli.bag_ensemble import combine
-from attnvgg.cli.bag_fit import begin, stage_one, train_member
+from attnvgg.cli.bag_fit import begin
+from attnvgg.cli.bag_member import train_member
 from attnvgg.cli.bag_runs import member_cases, members, read_bag_manifest
+from attnvgg.cli.bag_stages import stage_one
 from attnvgg.cli.cases import describe
 from attnvgg.cli.common import run_command
 from attnvgg.cli.train import parse_resumable

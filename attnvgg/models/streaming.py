@@ -18,7 +18,7 @@ Embed = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def stream(
-    embed: Embed, source: Any, offsets: Tensor | None = None, chunk_size: int = 4096
+    embed: Embed, source: Any, offsets: Tensor | None = None, chunk_size: int = 2048
 ) -> tuple[Tensor, Tensor]:
     """Pool bags by attention as `attend` does, with one chunk of instances in memory at a time.
 
@@ -32,7 +32,7 @@ def stream(
             writes into none. Gradients reach every parameter that it uses.
         source: (sum N, ...): a tensor, a numpy array or memory map, an HDF5 data set.
         offsets: (B + 1), bag b is rows offsets[b] to offsets[b + 1]; one bag without.
-        chunk_size: instances.
+        chunk_size: instances; the fastest is one whose values fit in the cache.
 
     Returns:
         The pooled values (B, M, D) and the weights (sum N, M), both as `attend` gives them.
@@ -104,7 +104,7 @@ class _Stream(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.surroundings = _Surroundings()
         # Freed at once and never touched: from now on glibc keeps blocks up to this size for the
-        # next chunk instead of returning each to the system, which costs a tenth of the time.
+        # next chunk instead of returning each to the system, which costs 5 % of the time.
         torch.empty(24 * 2**20, dtype=torch.uint8)
         scores = pooled = masses = torch.empty(0)
         for rows, bags, inside in chunks:
