@@ -7,7 +7,9 @@ additions at the rate of this machine's products of large matrices, whichever ta
 from __future__ import annotations
 
 import shutil
+import signal
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -21,11 +23,12 @@ import torch
 from torch import Tensor
 
 from attnvgg.models import BagClassifier
+from attnvgg.training.bag_config import BagModelConfig
 from benchmarks.bags_memory import FEATURES, WIDTH, afresh, resident, tell
 from benchmarks.baseline_bags import PaddedAttention, attention_state
 
 INSTANCES, DENSE, PART = 1_000_000, 50_000, 50_000
-CHUNK = 4096
+CHUNK = BagModelConfig().chunk_size  # what a run has unless told otherwise
 ROUNDS, SIDE = 3, 2048
 MEMORY_BAR, TIME_BAR, EQUAL_BAR = 300, 1.5, 1e-5
 # V and U, w, weighted sum: a multiplication and an addition each. Backward does it once more, and
@@ -166,6 +169,17 @@ def write_bag(path: Path) -> None:
     bag.flush()
 
 
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a folder that is deleted on errors too, and when the process is told to stop."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main() -> None:
     """Print the figures; the file is deleted whatever happens."""
     size = 4 * INSTANCES * FEATURES
@@ -173,7 +187,7 @@ def main() -> None:
     apart = difference()
     value = f"{apart:.1e}, streamed against dense on {DENSE:,} instances, with all gradients"
     tell("equality", value, f"{EQUAL_BAR:.0e}", apart <= EQUAL_BAR)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         free = shutil.disk_usage(folder).free
         if free < 1.1 * size:
             print(
@@ -181,7 +195,7 @@ def main() -> None:
                 f"{size / 1e9:.1f} GB: choose another place with TMPDIR."
             )
             return
-        path = Path(folder) / "bag.npy"
+        path = folder / "bag.npy"
         write_bag(path)
         for kind in PASSES:
             seconds, ratio, peak = afresh(measure, str(path), kind)

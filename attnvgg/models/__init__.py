@@ -7,7 +7,8 @@ from attnvgg.models.bags import BagClassifier, BagOutput
 from attnvgg.models.encoders import ENCODERS, Encoder
 from attnvgg.models.heads import HEADS, Head
 from attnvgg.models.losses import FocalLoss, balanced_alpha, elastic_net, kernel_decay
-from attnvgg.models.pooling import POOLS, Pool, ScoredPool
+from attnvgg.models.pool import Pool
+from attnvgg.models.pooling import POOLS, ScoredPool
 from attnvgg.models.pretrained import Pretrained
 from attnvgg.models.published import load_published
 from attnvgg.models.registry import MODELS, load_pretrained

@@ -10,7 +10,8 @@ from attnvgg.errors import InputError
 from attnvgg.models.encoders import ENCODERS, Encoder
 from attnvgg.models.heads import HEADS, Head
 from attnvgg.models.parts import Part
-from attnvgg.models.pooling import POOLS, Pool
+from attnvgg.models.pool import Pool
+from attnvgg.models.pooling import POOLS
 
 Spec: TypeAlias = str | Mapping[str, Any]
 AnyPart = TypeVar("AnyPart", Pool, Head)

@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from attnvgg.errors import InputError
 from attnvgg.models.assembly import REGISTRIES, Spec, assemble
 from attnvgg.models.heads import Head
-from attnvgg.models.pooling import Pool, ScoredPool
+from attnvgg.models.pool import Pool
+from attnvgg.models.pooling import ScoredPool
 from attnvgg.models.pretrained import Pretrained
 from attnvgg.models.ragged import lengths_of, pack, unpack
 from attnvgg.models.streaming import stream

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from attnvgg.errors import InputError
-from attnvgg.models.pooling import POOLS, Pool, ScoredPool
+from attnvgg.models.pool import Pool
+from attnvgg.models.pooling import POOLS, ScoredPool
 
 LENGTHS = (3, 1, 5, 2)
 FEATURES = 6
