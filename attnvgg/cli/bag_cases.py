@@ -43,6 +43,11 @@ class BagCases:
         """Return the digits that are in no bag, kept for a first stage."""
         return np.asarray(self.manifest.attrs["reserved"], dtype=np.int64)
 
+    @property
+    def shares_instances(self) -> bool:
+        """Tell whether an instance may be in several bags."""
+        return self.digits is not None
+
     def rows(self, *splits: str) -> pd.DataFrame:
         """Return the bags of some splits, with the rows of the manifest as index."""
         return self.manifest[self.manifest["split"].isin(splits)]
@@ -90,9 +95,12 @@ def load_bag_cases(
         digits = load_digits(data.source, data.root)
     if digits is not None:
         made = _digit_manifest(config, digits)
-        if manifest is not None:  # the run's own bags count; the rest follows from its options
-            manifest.attrs = dict(made.attrs)
-        table = made if manifest is None else manifest
+        if manifest is not None and not _same_bags(manifest, made):
+            raise InputError(
+                "manifest.csv does not hold the bags that config.yaml beside it describes: one of "
+                "them was changed, or this is the first stage of another run."
+            )
+        table = made
     elif manifest is not None:
         table = manifest
     else:
@@ -146,6 +154,13 @@ def _digit_manifest(config: TrainBagsConfig, digits: Digits) -> pd.DataFrame:
     return digit_manifest(
         digits, plan, counts, _fractions(data), data.split_seed, config.stage_one.share
     )
+
+
+def _same_bags(manifest: pd.DataFrame, made: pd.DataFrame) -> bool:
+    columns = ["image", "label", "split", "instances"]
+    if not set(columns) <= set(manifest) or len(manifest) != len(made):
+        return False
+    return bool((manifest[columns].to_numpy() == made[columns].to_numpy()).all())
 
 
 def _fractions(data: BagDataConfig) -> tuple[float, float, float]:

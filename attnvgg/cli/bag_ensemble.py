@@ -24,16 +24,22 @@ logger = logging.getLogger(__name__)
 SHOWN = {"accuracy": "accuracy", "auc": "AUC", "top_positive": "top instance positive"}
 
 
-def combine(run: RunFolder, folders: Sequence[RunFolder], redrawn: bool) -> None:
+def combine(run: RunFolder, folders: Sequence[RunFolder], redrawn: bool, shared: bool) -> None:
     """Write `summary.json` and, where all seeds judged the same bags, their average.
 
     Args:
         run: of several seeds.
         folders: of each seed, finished.
         redrawn: each seed has bags of its own: nothing can be averaged.
+        shared: see `write_verdict`.
     """
     spread = spread_of([_figures(folder) for folder in folders])
-    content: dict[str, Any] = {"seeds": [folder.path.name for folder in folders], "test": spread}
+    varied = "weights, order, split and bags" if redrawn else "weights and order"
+    content: dict[str, Any] = {
+        "seeds": [folder.path.name for folder in folders],
+        "varied": varied,
+        "test": spread,
+    }
     tables = [folder.path / "pools.csv" for folder in folders]
     if all(path.is_file() for path in tables):
         content["pools"] = _pools([pd.read_csv(path) for path in tables])
@@ -47,7 +53,7 @@ def combine(run: RunFolder, folders: Sequence[RunFolder], redrawn: bool) -> None
     table = average_predictions([read_predictions(folder.predictions) for folder in folders])
     instances = [pd.read_csv(folder.instances) for folder in folders if folder.instances.is_file()]
     average = merged(instances) if len(instances) == len(folders) else None
-    metrics = write_verdict(run, table, average)
+    metrics = write_verdict(run, table, average, shared)
     logger.info("The average of %d models:", len(folders))
     tell(run, metrics)
 
@@ -100,7 +106,10 @@ def lines(content: dict[str, Any]) -> list[str]:
     for pool, figures in content.get("pools", {}).items():
         found.append(f"{pool:<18} " + "   ".join(_line(key, figures[key]) for key in figures))
     count = len(content["seeds"])
-    found.append(f"Over {count} seeds (mean, standard deviation, 95% t-interval of the mean):")
+    found.append(
+        f"Over {count} seeds of {content['varied']} (mean, standard deviation, 95% t-interval of "
+        "the mean):"
+    )
     found += [f"  {_line(key, figures)}" for key, figures in content["test"].items()]
     return found
 

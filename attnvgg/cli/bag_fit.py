@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any, cast
 
 from accelerate import Accelerator
@@ -9,6 +10,7 @@ from torch import nn
 
 from attnvgg.cli.bag_cases import BagCases, describe_instances
 from attnvgg.data.bag_manifest import write_bags
+from attnvgg.errors import InputError
 from attnvgg.models import BagClassifier
 from attnvgg.training.bag_config import TrainBagsConfig
 from attnvgg.training.build import judging_loader
@@ -56,9 +58,13 @@ def begin(
     """Make the folder of a run with its options and its bags, unless it is there."""
     if accelerator.is_main_process and not run.config.is_file():
         if run.path.is_dir():  # the run was ended between two lines
-            for leftover in (run.manifest, *run.path.glob(".*-*")):
-                leftover.unlink(missing_ok=True)
-            run.path.rmdir()
+            begun = {run.manifest, *run.path.glob(".*")}
+            if not set(run.path.iterdir()) <= begun:
+                raise InputError(
+                    f"{run.path} is damaged, its config.yaml is missing: move it away to train it "
+                    "anew."
+                )
+            shutil.rmtree(run.path)
         run.create(needed_bytes=size)
         write_bags(cases.manifest, run.manifest)
         run.write_config(as_plain(config))

@@ -29,6 +29,11 @@ from attnvgg.training.run import RunFolder
 
 logger = logging.getLogger(__name__)
 
+SHARED = (
+    "Bags share digits: the intervals are for more bags of these very digits; other digits would "
+    "move the figures further."
+)
+
 
 def judge_bags(
     run: RunFolder,
@@ -46,20 +51,31 @@ def judge_bags(
     table, instances = _predict(run, accelerator, config, cases)
     if not accelerator.is_main_process:
         return None
-    metrics = write_verdict(run, table, instances)
-    model = load_model(run.path)  # its threshold and its worth go with the model
-    threshold = metrics["threshold"] and metrics["threshold"]["value"]
-    model.save_pretrained(run.best, threshold=threshold, metrics=metrics)
+    metrics = write_verdict(run, table, instances, cases.shares_instances)
     if not quiet:
         tell(run, metrics)
     return metrics
 
 
+def keep_verdict(run: RunFolder, metrics: dict[str, Any]) -> None:
+    """Let threshold and worth go with the model."""
+    threshold = metrics["threshold"] and metrics["threshold"]["value"]
+    load_model(run.path).save_pretrained(run.best, threshold=threshold, metrics=metrics)
+
+
 def write_verdict(
-    run: RunFolder, table: pd.DataFrame, instances: pd.DataFrame | None
+    run: RunFolder, table: pd.DataFrame, instances: pd.DataFrame | None, shared: bool
 ) -> dict[str, Any]:
-    """Judge predictions and what was said of instances, and write all three files."""
+    """Judge predictions and what was said of instances, and write all three files.
+
+    Args:
+        run: where.
+        table: of predictions.
+        instances: what was said of them, if anything.
+        shared: bags have instances in common, so that they are no independent cases.
+    """
     metrics = evaluate_predictions(table)
+    metrics["intervals"] = SHARED if shared else None
     split = metrics["judged_on"]
     metrics["accuracy"] = _accuracy(table[table["split"] == split])
     metrics["instances"] = None
@@ -93,6 +109,8 @@ def tell(run: RunFolder, metrics: dict[str, Any]) -> None:
             _share(found["top_positive"], found["lower"], found["upper"]),
             found["bags"],
         )
+    if metrics["intervals"]:
+        logger.info("%s", metrics["intervals"])
     logger.info("Written: %s, %s", run.predictions, run.evaluation)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from attnvgg.cli.bag_cases import BagCases, describe_instances
 from attnvgg.cli.bag_fit import begin, fit_plain
-from attnvgg.cli.bag_judge import judge_bags
+from attnvgg.cli.bag_judge import judge_bags, keep_verdict
 from attnvgg.cli.bag_stages import encode, train_stage_one
 from attnvgg.files import atomic_path
 from attnvgg.models import BagClassifier
@@ -21,6 +21,7 @@ from attnvgg.training.bag_config import TrainBagsConfig, candidates, is_plain
 from attnvgg.training.checkpoint import load_model
 from attnvgg.training.run import RunFolder
 from attnvgg.training.run_config import updated
+from attnvgg.training.steps import NonFiniteLoss
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def train_member(
     """
     if is_plain(config):
         fit_plain(config, run, accelerator, cases)
-        return judge_bags(run, accelerator, config, cases)
+        return _judged(run, accelerator, config, cases)
     begin(run, config, cases, accelerator, size=2**20)
     with run.locked():
         encoder = None
@@ -55,7 +56,16 @@ def train_member(
         if accelerator.is_main_process:
             _adopt(run, table, encoder, cases, config)
         accelerator.wait_for_everyone()
-    return judge_bags(run, accelerator, config, replace(cases, features=None))
+    return _judged(run, accelerator, config, replace(cases, features=None))
+
+
+def _judged(
+    run: RunFolder, accelerator: Accelerator, config: TrainBagsConfig, cases: BagCases
+) -> dict[str, Any] | None:
+    metrics = judge_bags(run, accelerator, config, cases)
+    if metrics is not None:
+        keep_verdict(run, metrics)
+    return metrics
 
 
 def _try_all(
@@ -74,8 +84,14 @@ def _try_all(
     for name, candidate in candidates(config).items():
         folder = RunFolder(run.path / "candidates" / name, writes=run.writes)
         options = updated(candidate, changes)
-        progress = fit_plain(options, folder, accelerator, cases)
+        try:
+            progress = fit_plain(options, folder, accelerator, cases)
+        except NonFiniteLoss:
+            logger.warning("%s has diverged, and is left out.", name)
+            continue
         tried.append((progress.best_score, name, options, folder, progress.best_epoch))
+    if not tried:
+        raise NonFiniteLoss("Every pool has diverged with every rate: lower --rates.")
     rows = []
     for pool in dict.fromkeys(options.model.pool for _, _, options, _, _ in tried):
         score, name, options, folder, epoch = max(

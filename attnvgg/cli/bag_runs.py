@@ -11,7 +11,7 @@ from attnvgg.cli.bag_judge import judge_bags
 from attnvgg.cli.common import parse_config
 from attnvgg.data.bag_manifest import read_bags
 from attnvgg.errors import InputError
-from attnvgg.training.bag_config import RESOLVED, TrainBagsConfig
+from attnvgg.training.bag_config import DIGITS, RESOLVED, TrainBagsConfig
 from attnvgg.training.run import RunFolder
 from attnvgg.training.run_config import require_resolved, updated
 
@@ -66,6 +66,11 @@ def judge_again(run: RunFolder, accelerator: Accelerator, config: TrainBagsConfi
     Raises:
         InputError: a seed of it is not finished.
     """
+    if config.data.source in DIGITS and config.model.encoder == "identity":
+        raise InputError(
+            f"{run.path} takes what the encoder of its run makes of digits: evaluate that run, "
+            f"{run.path.parent.parent}."
+        )
     shared = load_bag_cases(config, read_bag_manifest(run))
     if config.seeds == 1:
         judge_bags(run, accelerator, config, shared)
@@ -78,4 +83,4 @@ def judge_again(run: RunFolder, accelerator: Accelerator, config: TrainBagsConfi
         cases = member_cases(config, member, folder, shared)
         judge_bags(folder, accelerator, member, cases, quiet=True)
     if accelerator.is_main_process:
-        combine(run, [folder for _, folder in found], config.data.redraw)
+        combine(run, [folder for _, folder in found], config.data.redraw, shared.shares_instances)

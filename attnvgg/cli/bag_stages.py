@@ -15,6 +15,7 @@ from torch import nn
 from attnvgg.cli.bag_cases import BagCases
 from attnvgg.cli.bag_fit import fit_plain
 from attnvgg.data.splits import split_manifest
+from attnvgg.errors import InputError
 from attnvgg.models import BagClassifier
 from attnvgg.training.bag_config import (
     BagLossConfig,
@@ -54,6 +55,12 @@ def stage_one(config: TrainBagsConfig, cases: BagCases) -> tuple[TrainBagsConfig
     """Return options and bags of the first stage."""
     digits = cases.digits
     assert digits is not None  # as `check` has made sure
+    least = max(100, round(config.stage_one.batch_size / 0.9))
+    if len(cases.reserved) < least:
+        raise InputError(
+            f"--stage_one.share {config.stage_one.share} leaves {len(cases.reserved)} digits to "
+            f"the first stage, which needs {least}: raise it, or lower --stage_one.batch_size."
+        )
     manifest = pd.DataFrame(
         {
             "image": [f"digit-{row:05d}" for row in cases.reserved],
@@ -62,15 +69,19 @@ def stage_one(config: TrainBagsConfig, cases: BagCases) -> tuple[TrainBagsConfig
         }
     )
     manifest = split_manifest(manifest, (0.9, 0.1, 0.0), config.data.split_seed)
-    stage = config.stage_one
+    stage, names = config.stage_one, tuple(map(str, range(10)))
     options = replace(
         config,
         epochs=stage.epochs, batch_size=stage.batch_size, patience=None, monitor="loss",
-        model=BagModelConfig(encoder=config.model.encoder, pool="mean", num_classes=10),
+        model=BagModelConfig(
+            encoder=config.model.encoder, pool="mean", num_classes=10,
+            chunk_size=config.model.chunk_size,
+        ),
         loss=BagLossConfig(alpha=None, attention_decay=0.0), optim=BagOptimConfig(lr=stage.lr),
+        data=replace(config.data, classes=names),
         stage_one=StageOneConfig(), pools=None, rates=None, name=None, resume=None,
     )  # fmt: skip
-    return options, BagCases(manifest, tuple(map(str, range(10))), digits)
+    return options, BagCases(manifest, names, digits)
 
 
 def encode(

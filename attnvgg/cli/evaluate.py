@@ -20,9 +20,10 @@ from attnvgg.data.sample import sample_reference
 from attnvgg.errors import InputError
 from attnvgg.evaluation.report import evaluate_predictions, summary
 from attnvgg.files import atomic_path
+from attnvgg.training.bag_config import check as check_bags
 from attnvgg.training.build import judging_loader, loader_workers, open_cache
 from attnvgg.training.checkpoint import load_model
-from attnvgg.training.config import RESOLVED, TrainConfig
+from attnvgg.training.config import RESOLVED, TrainConfig, check
 from attnvgg.training.engine import evaluate, make_accelerator
 from attnvgg.training.predictions import prediction_table
 from attnvgg.training.run import RunFolder, open_run, read_cases, read_task
@@ -66,6 +67,7 @@ def evaluate_run(options: EvaluateConfig) -> None:
     if options.workers is not None:
         changes["data.workers"] = options.workers
     config = updated(config, changes)
+    check_bags(config) if is_bags else check(config)
     accelerator = make_accelerator(config)
     if is_bags:
         judge_again(run, accelerator, config)

@@ -81,7 +81,9 @@ def _train_seeds(
             logger.info("Seed %d: %s", member.seed, folder.path)
             train_member(member, folder, accelerator, cases)
         if accelerator.is_main_process:
-            combine(run, [folder for _, folder in found], config.data.redraw)
+            combine(
+                run, [folder for _, folder in found], config.data.redraw, shared.shares_instances
+            )
 
 
 def _read_once(config: TrainBagsConfig, accelerator: Accelerator, bags: BagDataset) -> None:

@@ -18,6 +18,7 @@ from attnvgg.evaluation import evaluate_predictions, read_predictions
 from attnvgg.explain import BagCase, save_bag_grid
 from attnvgg.models import BagClassifier
 from attnvgg.training.bag_config import TrainBagsConfig
+from attnvgg.training.bag_instances import read_instances
 from attnvgg.training.checkpoint import load_model
 from attnvgg.training.run import RunFolder
 
@@ -48,13 +49,13 @@ def visualize_bags(run: RunFolder, split: str, count: int, seed: int, output: Pa
         )
     if not run.predictions.is_file():
         raise InputError(f"{run.path} is not finished: continue it with --resume {run.path}.")
-    if not run.instances.is_file():
-        _refuse_silent(run, config)
     table = read_predictions(run.predictions)
     threshold = evaluate_predictions(table)["threshold"]
     rows, name = _draw(table, split, count, seed)
+    if not run.instances.is_file():
+        _refuse_silent(run, config, rows["image"].tolist())
     cases = load_bag_cases(config, read_bag_manifest(run))
-    instances = pd.read_csv(run.instances)
+    instances = read_instances(run.instances)
     output = output or run.path / "attention.png"
     save_bag_grid(
         output,
@@ -66,24 +67,30 @@ def visualize_bags(run: RunFolder, split: str, count: int, seed: int, output: Pa
     logger.info("Written: %s", output)
 
 
-def _refuse_silent(run: RunFolder, config: TrainBagsConfig) -> NoReturn:
+def _refuse_silent(run: RunFolder, config: TrainBagsConfig, bags: list[str]) -> NoReturn:
     """Say why nothing is known of the instances of a run."""
     if config.seeds > 1 and config.pools is not None:
         raise InputError(
             f"The seeds of {run.path} have chosen pools that do not say the same of an instance, "
             f"or nothing: draw one of them, such as {run.path}/seed-{config.seed}."
         )
-    pool = config.model.pool
-    if config.pools is not None:
-        pool = cast(BagClassifier, load_model(run.path)).pool.spec["name"]
+    first = run.path if config.seeds == 1 else run.path / f"seed-{config.seed}"
+    kept = cast(BagClassifier, load_model(first)).pool
+    pool = kept.spec["name"]
+    if kept.has_weights or kept.level == "instance":
+        raise InputError(
+            f"{run.instances} is missing: write it again with `attnvgg evaluate {run.path}`, or "
+            "draw one seed of several."
+        )
     raise InputError(
         f"The pool of {run.path} ({pool}) has no attention, and its head does not run on single "
-        "instances: there is nothing to draw of its bags."
+        "instances: there is nothing to draw of these bags:",
+        bags,
     )
 
 
 def _draw(table: pd.DataFrame, split: str, count: int, seed: int) -> tuple[pd.DataFrame, str]:
-    """Draw bags at random, the same number from each class, the most probable first."""
+    """Draw bags at random, the same number from each class."""
     if split == "train":
         raise InputError("Bags are drawn from validation or test: choose --split val or test.")
     if split == "test" and "test" not in set(table["split"]):

@@ -46,10 +46,12 @@ class BagDataset(Dataset[Sample]):
         names: the key of each bag.
         lengths: instances of each bag, (bags,); None until `prepare_bags` has counted them.
         in_memory: whether reading a bag costs nothing.
+        is_mapped: whether bags are views of their files, which another process would copy.
     """
 
     lengths: NDArray[np.int64] | None = None
     in_memory = False
+    is_mapped = False
 
     def __init__(self, manifest: pd.DataFrame) -> None:
         self.names: list[str] = manifest["image"].tolist()
@@ -80,7 +82,7 @@ class BagDataset(Dataset[Sample]):
         try:
             bag = self.instances(row)["instances"]
         except InputError as error:
-            return Inspection(0, (), error.offenders)
+            return Inspection(0, (), error.offenders or [f"{self.names[row]}: {error}"])
         # a part at a time: a mapped bag may be larger than the memory
         finite = all(bool(part.isfinite().all()) for part in bag.split(CHECKED_ROWS))
         problems = [] if finite else [f"{self.names[row]}: has values that are NaN or infinite"]
@@ -98,6 +100,9 @@ class BagDataset(Dataset[Sample]):
         bags = [self.instances(position) for position in positions]
         lengths = [len(bag["instances"]) for bag in bags]
         batch = {}
+        if any("instance_labels" in bag for bag in bags):
+            for bag, length in zip(bags, lengths, strict=True):
+                bag.setdefault("instance_labels", torch.full((length,), torch.nan))
         for key in PER_INSTANCE:
             parts = [bag[key] for bag in bags if key in bag]
             if len(parts) == len(bags):

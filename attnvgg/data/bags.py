@@ -105,6 +105,10 @@ class FeatureBags(BagDataset):
         manifest: bags whose `image` is a feature file.
     """
 
+    def __init__(self, manifest: pd.DataFrame) -> None:
+        super().__init__(manifest)
+        self.is_mapped = all(name.lower().endswith((".npy", ".pt")) for name in self.names)
+
     def instances(self, position: int) -> dict[str, torch.Tensor]:
         return read_features(self.names[position % len(self)])
 

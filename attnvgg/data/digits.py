@@ -110,7 +110,7 @@ def _mnist(root: str | Path | None) -> Digits:
     folder = Path(root) if root is not None else Path("data")
     try:
         parts = [MNIST(folder, train=train) for train in (True, False)]
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
         raise InputError(
             f"{folder} does not hold MNIST ({_cause(folder, error)}): on a machine with network, "
             f'run torchvision.datasets.MNIST("{folder}", download=True) once, or use the 5,000 '

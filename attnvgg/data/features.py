@@ -26,6 +26,8 @@ MAPPED_BYTES = 1 << 20  # smaller files are read faster than mapped; an empty on
 def read_features(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Return `instances` float32 (N, ...), and where the file has them the other two, int64.
 
+    `instance_labels` that are not all known are float32, with NaN for the unknown.
+
     Features of float32 in NumPy's or PyTorch's format are not copied but mapped: they come from
     the disk when they are used, and may be larger than the memory. No handle stays open, so loader
     processes share none.
@@ -38,9 +40,9 @@ def read_features(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     try:
         found = reader(path)
         return _bag(found, path)
-    except (OSError, EOFError, ValueError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # broken files make these libraries fail in every way there is
         raise unusable(path, _describe(error)) from error
 
 
@@ -88,7 +90,11 @@ def _bag(found: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, to
     for key in KEYS[1:]:
         if found.get(key) is None:
             continue
-        bag[key] = values = _tensor(found[key], key, path).long()
+        values = _tensor(found[key], key, path)
+        if key == "instance_labels" and not (values.isnan() | (values == 0) | (values == 1)).all():
+            raise unusable(path, "has instance_labels other than 0, 1 and NaN (not known)")
+        unknown = values.is_floating_point() and bool(values.isnan().any())
+        bag[key] = values = values.float() if unknown else values.long()
         wanted = (len(instances), 2) if key == "coords" else (len(instances),)
         if values.shape != wanted:
             raise unusable(path, f"has {key} of shape {tuple(values.shape)}, not {wanted}")
@@ -107,6 +113,8 @@ def _tensor(values: Any, key: str, path: str | os.PathLike[str]) -> torch.Tensor
 
 
 def _describe(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):
+        return "holds more than tensors, which is not loaded: save a tensor, or a dict of tensors"
     if isinstance(error, FileNotFoundError):
         return "is missing"
     if isinstance(error, OSError) and error.errno is not None and error.strerror:

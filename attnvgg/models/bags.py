@@ -19,6 +19,8 @@ from attnvgg.models.ragged import lengths_of, pack, unpack
 from attnvgg.models.streaming import stream
 from attnvgg.models.weights import State
 
+PIECE = 2048  # instances at a time once a batch is streamed: what fits in a cache is fastest
+
 
 class BagOutput(NamedTuple):
     """What every bag model returns.
@@ -45,8 +47,8 @@ class BagClassifier(Pretrained):
     (64, 64)
 
     Attributes:
-        chunk_size: a bag of more instances than this is streamed, so that it need not fit into
-            memory; None for never. It is not saved.
+        chunk_size: a batch of more instances than this is streamed, in pieces of this size or
+            less, so that it need not fit into memory; None for never. It is not saved.
         frozen: the encoder stays as it is, in eval mode and without gradients. It is not saved.
 
     Args:
@@ -95,9 +97,9 @@ class BagClassifier(Pretrained):
             raise InputError("Bags are either padded (a mask) or ragged (offsets), not both.")
         if offsets is None:
             offsets = torch.tensor([0, len(instances)])
-        lengths = lengths_of(offsets, len(instances))  # (B,), before anything is computed
-        if self.chunk_size is not None and lengths.max() > self.chunk_size:
-            return self._forward_streamed(instances, offsets, self.chunk_size)
+        lengths_of(offsets, len(instances))  # checked before anything is computed
+        if self.chunk_size is not None and len(instances) > self.chunk_size:
+            return self._forward_streamed(instances, offsets, min(self.chunk_size, PIECE))
         return self._classify(self._embed(_read(instances, 0, len(instances))), offsets)
 
     def _forward_padded(self, instances: Tensor, mask: Tensor | None) -> BagOutput:
@@ -120,10 +122,12 @@ class BagClassifier(Pretrained):
             pooled, attention = stream(embed, instances, offsets, chunk_size)
             return BagOutput(self.head(pooled.flatten(1)), attention)  # (B, K), (sum N, M)
         # These pools keep a vector an instance, but nothing of how it was computed.
+        anchor = next(self.parameters(), None)  # tells `checkpoint` whose random state to keep
         chunks = [
             checkpoint(
-                lambda start: self._embed(_read(instances, start, start + chunk_size)),
+                lambda start, _: self._embed(_read(instances, start, start + chunk_size)),
                 start,
+                anchor,
                 use_reentrant=False,
             )
             for start in range(0, len(instances), chunk_size)
@@ -135,7 +139,8 @@ class BagClassifier(Pretrained):
         if not instances.is_floating_point():
             raise InputError(f"Instances must be floating-point numbers, not {instances.dtype}.")
         like = next(self.parameters(), instances)  # features on disk are often half precision
-        vectors = self.encoder(instances.to(like.device, like.dtype))  # (n, D)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            vectors = self.encoder(instances.to(like.device, like.dtype))  # (n, D)
         return self.head(vectors) if self.pool.level == "instance" else vectors
 
     def _classify(self, vectors: Tensor, offsets: Tensor) -> BagOutput:
@@ -168,7 +173,9 @@ class BagClassifier(Pretrained):
                 f"The pool {self.pool.spec['name']} pools embeddings, so its instances have no "
                 'logits: choose noisy_and, or a pool with level="instance".'
             )
-        return self._embed(instances)
+        size = self.chunk_size or len(instances)
+        starts = range(0, len(instances), size)
+        return torch.cat([self._embed(_read(instances, at, at + size)) for at in starts])
 
     def save_pretrained(self, folder: str | os.PathLike[str], **extra: Any) -> None:
         """Write the model as `Pretrained` does.

@@ -126,8 +126,7 @@ def balanced_alpha(labels: Sequence[int] | Tensor, num_classes: int) -> Tensor:
 def elastic_net(module: nn.Module, strength: float = 0.005, mix: float = 0.5) -> Tensor:
     """Penalise weights: r ((1 - a) mean |W| + a mean W^2) over all entries of weight matrices.
 
-    Biases and other vectors are left alone. Frozen weights are counted: give the module to be
-    trained.
+    Biases and other vectors are left alone, and so are weights that are not trained.
 
     Args:
         module: a model, or a part of it.
@@ -168,11 +167,11 @@ def kernel_decay(module: nn.Module, strength: float = 0.01) -> Tensor:
 
 
 def _matrices(module: nn.Module) -> list[Tensor]:
-    """Return the kernels of all layers, at least float32 so that long sums stay exact."""
+    """Return the kernels of all layers that are trained, at least float32: long sums stay exact."""
     return [
         parameter.to(torch.promote_types(parameter.dtype, torch.float32))
         for parameter in module.parameters()
-        if parameter.ndim >= 2
+        if parameter.ndim >= 2 and parameter.requires_grad
     ]
 
 

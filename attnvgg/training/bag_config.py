@@ -71,7 +71,7 @@ class BagModelConfig:
     backbone: str | None = None
     """Network of the encoder, for torchvision and timm; null: its own default."""
     weights: str | None = None
-    """Weights of the encoder: null (random), imagenet, or for timm pretrained."""
+    """Weights of the encoder: null (random), imagenet (for timm: its own), or a file."""
     freeze: bool = False
     """Keep the encoder as it is, in eval mode."""
     pool: str = "gated_attention"
@@ -93,9 +93,9 @@ class BagModelConfig:
     """Of the mlp head."""
     num_classes: int | None = None
     """Logits; null: one a class, of files 1 for two classes."""
-    chunk_size: int | None = 65536
-    """Longer bags are pooled in pieces of so many instances, exactly: memory stays bounded; null:
-    never."""
+    chunk_size: int | Literal["auto"] | None = "auto"
+    """A batch of more instances is pooled in pieces of so many, exactly; null: never; auto: 65536,
+    of images 64 with a frozen encoder and never with another."""
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,12 @@ class TrainBagsConfig(RunConfig):
     """Seed of weights and order."""
     seeds: int = 1
     """Train so many models, with the seeds that follow `seed`, and average what they say."""
-    batch_size: int | None = 32
-    """Bags a step over all processes, of any lengths, without padding."""
-    eval_batch_size: int = 256
-    """Bags a step in validation and test, a process."""
+    batch_size: int | None = None
+    """Bags a step over all processes, of any lengths, without padding; null: 32 of digits, 8 of
+    features, 1 of images."""
+    eval_batch_size: int | None = None  # type: ignore[assignment]
+    """Bags a step in validation and test, a process; null: 256 of digits, 8 of features, 1 of
+    images."""
     monitor: Literal["auc", "average_precision", "loss"] = "loss"
     """Validation figure that chooses the best epoch, and among pools and rates."""
     patience: int | None = 10
@@ -182,8 +184,8 @@ AT_LEAST = {
     "loss.elastic_net": 0, "loss.elastic_mix": 0, "loss.attention_decay": 0,
 }  # fmt: skip
 RESOLVED = (
-    "batch_size", "data.fractions", "data.image_size", "data.resize", "model.num_classes",
-    "model.encoder", "optim.lr",
+    "batch_size", "eval_batch_size", "data.fractions", "data.image_size", "data.resize",
+    "model.num_classes", "model.encoder", "optim.lr",
 )  # fmt: skip
 
 
@@ -241,7 +243,7 @@ def check(config: TrainBagsConfig) -> None:
 def settle(
     config: TrainBagsConfig, classes: tuple[str, ...], instance_shape: tuple[int, ...]
 ) -> TrainBagsConfig:
-    """Fill in names of the classes, number of logits and encoder, by the bags.
+    """Fill in what depends on the bags: classes, logits, encoder, bags a step, chunks.
 
     Args:
         config: resolved.
@@ -259,13 +261,25 @@ def settle(
         raise InputError(f"--model.num_classes {logits} does not fit labels of {count} classes.")
     if encoder is None:
         encoder = "mlp" if made else "identity" if len(instance_shape) == 1 else "torchvision"
-    changes = {"data.classes": classes, "model.num_classes": logits, "model.encoder": encoder}
+    kind = "digits" if made else "features" if len(instance_shape) == 1 else "images"
+    steps, judged = {"digits": (32, 256), "features": (8, 8), "images": (1, 1)}[kind]
+    chunk: int | Literal["auto"] | None = config.model.chunk_size
+    if chunk == "auto":
+        chunk = 65536 if kind != "images" else 64 if config.model.freeze else None
+    changes = {
+        "data.classes": classes,
+        "model.num_classes": logits,
+        "model.encoder": encoder,
+        "model.chunk_size": chunk,
+        "batch_size": config.batch_size or steps,
+        "eval_batch_size": config.eval_batch_size or judged,
+    }
     return updated(config, changes)
 
 
 def is_plain(config: TrainBagsConfig) -> bool:
     """Tell whether there is one model to train: no choice of pools or rates, no first stage."""
-    return len(candidates(config)) == 1 and not config.stage_one.share
+    return config.pools is None and config.rates is None and not config.stage_one.share
 
 
 def candidates(config: TrainBagsConfig) -> dict[str, TrainBagsConfig]:

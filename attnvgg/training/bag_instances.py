@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from attnvgg.errors import InputError
 from attnvgg.models import BagClassifier
 from attnvgg.training.predictions import to_probabilities
 
@@ -80,6 +82,22 @@ class InstanceLog:
         if "label" in joined:
             table["label"] = joined["label"]
         return table.sort_values(["index", "instance"], kind="stable").reset_index(drop=True)
+
+
+def read_instances(path: Path) -> pd.DataFrame:
+    """Return the table of `instances.csv`.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is damaged: evaluate the run again.") from error
+    said = [name for name in table if str(name).startswith(("weight", "probability"))]
+    if not {"index", "image", "split", "instance"} <= set(table) or not said or table.empty:
+        raise InputError(f"{path} is damaged: evaluate the run again.")
+    return table
 
 
 def merged(tables: list[pd.DataFrame]) -> pd.DataFrame | None:

@@ -113,18 +113,18 @@ def make_bag_trainer(
     }
     repeats = np.ones(len(training), dtype=np.int64)
     workers = bag_workers(config, accelerator, dataset)
-    model.chunk_size = None  # an empty bag is short
-    trainer = assemble(
+    model = model.to(memory_format=torch.channels_last)  # convolutions are faster so
+    assert config.model.chunk_size != "auto"  # filled in by `settle`
+    model.chunk_size = config.model.chunk_size  # before the running average copies the model
+    return assemble(
         config, accelerator, model, training, repeats, dataset, workers, rehearsal,
         _penalty(config),
     )  # fmt: skip
-    model.chunk_size = config.model.chunk_size
-    return trainer
 
 
 def bag_workers(config: TrainBagsConfig, accelerator: Accelerator, dataset: BagDataset) -> int:
-    """Return the loader processes: none for bags that are in memory already."""
-    if config.data.workers is None and dataset.in_memory:
+    """Return the loader processes: none for bags that are in memory, or mapped into it, already."""
+    if config.data.workers is None and (dataset.in_memory or dataset.is_mapped):
         return 0
     return loader_workers(config.data.workers, accelerator)
 

@@ -96,7 +96,8 @@ def load_model(path_or_hub: str | Path) -> Pretrained:
 
     Returns:
         The model in eval mode with `.config` (constructor arguments, threshold, metrics) and
-        `.preprocess(image) -> (3, size, size)`, the very transform that it was evaluated with.
+        `.preprocess`, the very transform that it was evaluated with: of an image to (3, size,
+        size), for models of bags of one instance: a digit to (1, 28, 28), features as they are.
 
     Raises:
         InputError: nothing loadable is there.
@@ -104,6 +105,11 @@ def load_model(path_or_hub: str | Path) -> Pretrained:
     folder = Path(path_or_hub)
     best = folder / "best"
     if (folder / "config.yaml").is_file() and not best.is_dir():
+        seeds = sorted(folder.glob("seed-*/best"))
+        if seeds:
+            raise InputError(
+                f"{folder} is a run of several seeds: load one of them, such as {seeds[0].parent}."
+            )
         raise InputError(f"{folder} has no best/ folder yet: no epoch of that run was finished.")
     model = load_pretrained(best if best.is_dir() else path_or_hub)
     if "preprocess" in model.config:
@@ -111,7 +117,7 @@ def load_model(path_or_hub: str | Path) -> Pretrained:
             model.preprocess = _preprocess(model.config["preprocess"])
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise InputError(
-                f"The preprocessing saved in {path_or_hub} is damaged: {error}"
+                f"The preprocessing saved in {path_or_hub} is damaged: {error}."
             ) from error
     return model
 

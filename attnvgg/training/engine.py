@@ -153,7 +153,7 @@ def fit(trainer: Trainer, validation: DataLoader[Any], run: RunFolder, on_best: 
         while progress.epoch < config.epochs and not _patience_ended(config, progress):
             started, rate = time.monotonic(), float(trainer.scheduler.get_last_lr()[0])
             trained = train_one_epoch(trainer, progress, saver.after_step)
-            saver.save()  # validation may take long, and a kill then must not cost the epoch
+            saver.after_training()
             validated = _validate(trainer, validation, progress)
             row = _finish_epoch(trainer, progress, trained, validated)
             is_best = _is_best(progress, config.monitor)

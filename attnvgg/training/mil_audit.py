@@ -181,7 +181,8 @@ def judge(results: Sequence[Learned], judged: int) -> str:
         return "fails"
     if train < LEARNED:
         return "half learned"
-    return "weakened" if test < train - MARGIN else "passes"
+    lost = max(result.train_auc - result.test_auc for result in results)
+    return "weakened" if lost > MARGIN else "passes"
 
 
 def chance_error(judged: int) -> float:

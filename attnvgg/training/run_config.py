@@ -127,6 +127,7 @@ AT_LEAST = {
     "loss.gamma": 0, "optim.lr": 0, "optim.momentum": 0, "optim.weight_decay": 0,
     "optim.step_epochs": 1, "optim.warmup_steps": 0, "optim.clip": 0, "optim.average": 0,
 }  # fmt: skip
+AT_MOST = {"seed": 2**32 - 1, "data.split_seed": 2**32 - 1}
 BELOW_ONE = ("model.dropout", "optim.momentum", "optim.average")
 
 
@@ -141,7 +142,12 @@ def impossible(config: RunConfig, at_least: Mapping[str, float]) -> list[str]:
     wrong = [
         f"--{key} {values[key]}: must be at least {lowest}"
         for key, lowest in (AT_LEAST | dict(at_least)).items()
-        if values.get(key) is not None and not lowest <= values[key] < math.inf
+        if isinstance(values.get(key), int | float) and not lowest <= values[key] < math.inf
+    ]
+    wrong += [
+        f"--{key} {values[key]}: must be at most {highest}"
+        for key, highest in AT_MOST.items()
+        if values.get(key) is not None and values[key] > highest
     ]
     wrong += [
         f"--{key} {values[key]}: must be below 1"

@@ -14,6 +14,7 @@ from attnvgg.training.signals import Interrupted, StopRequest
 from attnvgg.training.steps import Trainer
 
 STOP, SAVE = 2, 1
+RECENT = 5.0  # seconds of training that a kill in validation may cost
 
 
 class Saver:
@@ -34,6 +35,11 @@ class Saver:
         if wish == STOP:
             done = f"epoch {self.progress.epoch + 1} after batch {self.progress.batch}"
             self._leave(f"in {done}")
+
+    def after_training(self) -> None:
+        """Save what more than a few seconds of training gave, because validation may take long."""
+        if self._agreed(SAVE if time.monotonic() - self.saved_at > RECENT else 0):
+            self.save()
 
     def after_epoch(self) -> None:
         """Save; leave when any process was told to stop."""

@@ -119,7 +119,8 @@ def model_inputs(batch: Mapping[str, Any], device: torch.device) -> tuple[Any, .
     if "image" in batch:  # with the channels last it is faster, and the numbers are the same
         moved = batch["image"].to(device, non_blocking=True)
         return (moved.contiguous(memory_format=torch.channels_last),)
-    return tuple(batch[name].to(device, non_blocking=True) for name in ("instances", "offsets"))
+    # The model moves the instances itself, chunk by chunk where they are many.
+    return batch["instances"], batch["offsets"].to(device, non_blocking=True)
 
 
 def _gradient_norm(trainer: Trainer) -> float:

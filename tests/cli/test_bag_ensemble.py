@@ -112,7 +112,7 @@ def test_the_summary_of_pools(tmp_path):
          "top_positive": [0.9, None]},
     ]  # fmt: skip
     folders = [finished(tmp_path, seed, pools) for seed, pools in enumerate(tables)]
-    combine(RunFolder(tmp_path), folders, redrawn=True)
+    combine(RunFolder(tmp_path), folders, redrawn=True, shared=True)
     content = json.loads((tmp_path / "summary.json").read_text())
     assert content["pools"]["max"]["auc"]["values"] == [0.5, 0.6]
     assert content["pools"]["attention"]["auc"]["mean"] == pytest.approx(0.8)
@@ -128,9 +128,9 @@ def test_the_summary_of_pools(tmp_path):
 def test_redrawn_bags_are_not_averaged(tmp_path):
     folders = [finished(tmp_path, seed) for seed in (0, 1)]
     run = RunFolder(tmp_path)
-    combine(run, folders, redrawn=True)
+    combine(run, folders, redrawn=True, shared=True)
     assert not run.predictions.exists()
-    combine(run, folders, redrawn=False)
+    combine(run, folders, redrawn=False, shared=True)
     assert len(pd.read_csv(run.predictions)) == 8
 
 
@@ -140,8 +140,8 @@ def test_instances_are_averaged_only_where_all_have_them(tmp_path):
     rows = pd.DataFrame({"index": [0, 0], "image": ["a", "a"], "split": ["val"] * 2})
     for folder, weights in zip(folders, ([0.2, 0.8], [0.4, 0.6]), strict=True):
         rows.assign(instance=[0, 1], weight=weights).to_csv(folder.instances, index=False)
-    combine(run, folders, redrawn=False)
+    combine(run, folders, redrawn=False, shared=True)
     assert pd.read_csv(run.instances)["weight"].tolist() == pytest.approx([0.3, 0.7])
     folders[1].instances.unlink()
-    combine(run, folders, redrawn=False)
+    combine(run, folders, redrawn=False, shared=True)
     assert not run.instances.exists(), "no table is left that says another thing"

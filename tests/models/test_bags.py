@@ -365,7 +365,7 @@ def test_streaming_holds_one_chunk_at_a_time(bags):
         model.chunk_size = 3
         model(rows, offsets)
         assert max(len(instances) for (instances,) in seen) <= 3
-        model.chunk_size = 7  # no bag is longer
+        model.chunk_size = 9  # the batch is not longer
         seen.clear()
         model(rows, offsets)
         assert [len(instances) for (instances,) in seen] == [9]

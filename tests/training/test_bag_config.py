@@ -73,7 +73,7 @@ def test_recipe_m_figure_by_figure():
     config = recipe("bags_two_stage")
     wanted = {
         "model.encoder": "digit_resnet18", "data.lengths": "uniform", "data.size": (3.0, 7.0),
-        "batch_size": 16, "loss.elastic_net": 0.005, "loss.elastic_mix": 0.5, "optim.name": "sgd",
+        "batch_size": 32, "loss.elastic_net": 0.005, "loss.elastic_mix": 0.5, "optim.name": "sgd",
         "optim.momentum": 0.9,
     }  # fmt: skip
     assert flatten(config).items() >= wanted.items()
@@ -202,7 +202,8 @@ def test_what_does_not_go_together(changes, word):
 def test_one_model_is_plain():
     config = TrainBagsConfig()
     assert is_plain(config)
-    assert is_plain(changed(pools=("max",)))
+    assert not is_plain(changed(pools=("max",)))  # what it names must be trained
+    assert not is_plain(changed(rates=(0.5,)))
     (only,) = candidates(changed(pools=("max",), rates=(0.5,))).values()
     assert (only.model.pool, only.optim.lr) == ("max", 0.5)
     assert (only.pools, only.rates) == (None, None)
