@@ -85,7 +85,8 @@ def write_verdict(
         run.instances.unlink(missing_ok=True)
     else:
         if "label" in instances:
-            metrics["instances"] = judge_instances(instances, split)
+            found = judge_instances(instances, split)
+            metrics["instances"] = found if found["bags"] else None
         with atomic_path(run.instances) as temporary:
             instances.to_csv(temporary, index=False)
     with atomic_path(run.evaluation) as temporary:
@@ -101,7 +102,7 @@ def tell(run: RunFolder, metrics: dict[str, Any]) -> None:
         "Accuracy, each bag called its most probable class: %s.",
         _share(accuracy["value"], accuracy["lower"], accuracy["upper"]),
     )
-    if found is not None and found["bags"]:
+    if found is not None:
         what = "attended" if found["score"] == "weight" else "probable"
         logger.info(
             "The most %s instance is a positive one in %s of %d bags that have any.",

@@ -55,7 +55,7 @@ def stage_one(config: TrainBagsConfig, cases: BagCases) -> tuple[TrainBagsConfig
     """Return options and bags of the first stage."""
     digits = cases.digits
     assert digits is not None  # as `check` has made sure
-    least = max(100, round(config.stage_one.batch_size / 0.9))
+    least = max(20, round(config.stage_one.batch_size / 0.9))
     if len(cases.reserved) < least:
         raise InputError(
             f"--stage_one.share {config.stage_one.share} leaves {len(cases.reserved)} digits to "

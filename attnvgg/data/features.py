@@ -114,7 +114,7 @@ def _tensor(values: Any, key: str, path: str | os.PathLike[str]) -> torch.Tensor
 
 def _describe(error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):
-        return "holds more than tensors, which is not loaded: save a tensor, or a dict of tensors"
+        return "is not a feature file, or holds more than tensors, which is not loaded"
     if isinstance(error, FileNotFoundError):
         return "is missing"
     if isinstance(error, OSError) and error.errno is not None and error.strerror:

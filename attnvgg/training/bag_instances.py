@@ -56,14 +56,16 @@ class InstanceLog:
 
         Returns:
             `index, image, split, instance`, the number of the instance in its bag from 0, then
-            `weight` or `probability` (or several of them, numbered), and `label` where known.
+            `weight` or `probability` (or several of them, numbered), and `label`, NaN where it is
+            not known, if any bag knows it.
         """
         seen = gather_object(self.rows)
         if not seen:
             return None
-        # the truth of instances is told where all bags know it, however they came in batches
-        known = [key for key in seen[0] if all(key in part for part in seen)]
-        joined = {key: torch.cat([part[key] for part in seen]).numpy() for key in known}
+        if any("label" in part for part in seen):  # a batch of bags that know nothing has none
+            for part in seen:
+                part.setdefault("label", torch.full(part["index"].shape, torch.nan))
+        joined = {key: torch.cat([part[key] for part in seen]).numpy() for key in seen[0]}
         cases = manifest.iloc[rows[joined["index"]]]
         table = pd.DataFrame(
             {

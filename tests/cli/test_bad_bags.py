@@ -362,3 +362,45 @@ def test_pictures_of_a_run_that_is_not_finished(run, capsys):
 def test_pictures_of_training_bags(run, capsys):
     assert draw([str(run), "--split=train"]) == 2
     assert "--split" in sentence(capsys.readouterr().err)
+
+
+def test_bags_that_were_changed_after_training(run, capsys):
+    """A cut or edited manifest must not be judged in silence."""
+    before = (run / "predictions.csv").read_bytes()
+    manifest = pd.read_csv(run / "manifest.csv")
+    for changed in (manifest.head(70), manifest.assign(label=1 - manifest["label"])):
+        changed.to_csv(run / "manifest.csv", index=False)
+        assert evaluate([str(run)]) == 2
+        assert "manifest.csv" in sentence(capsys.readouterr().err)
+        assert (run / "predictions.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--batch_size=0", "--workers=-1", "--threads=0"])
+def test_options_of_evaluation(run, option, capsys):
+    assert evaluate([str(run), option]) == 2
+    assert "must be at least" in capsys.readouterr().err
+
+
+def test_pictures_from_a_damaged_table(run, capsys):
+    for content in ("", "index,image\n1,a\n"):
+        (run / "instances.csv").write_text(content)
+        assert draw([str(run)]) == 2
+        assert "instances.csv is damaged" in sentence(capsys.readouterr().err)
+    (run / "instances.csv").unlink()
+    assert draw([str(run)]) == 2
+    assert "instances.csv is missing" in sentence(capsys.readouterr().err)
+
+
+def test_truth_of_instances_is_0_or_1(refused, table, bags):
+    with h5py.File(bags / "s01.h5", "a") as file:
+        count = len(file["features"])
+        if "instance_labels" in file:
+            del file["instance_labels"]
+        file["instance_labels"] = np.full(count, 7)
+    message = refused("--data.source=csv", f"--data.root={table}", f"--data.bags={bags}")
+    assert "s01.h5: has instance_labels other than 0, 1 and NaN" in message
+
+
+def test_one_diverged_rate_is_left_out(run_of, digit_options):
+    run = run_of(*digit_options, "--epochs=1", "--rates=[1e20,0.01]", "--optim.name=sgd")
+    assert pd.read_csv(run / "pools.csv")["rate"].tolist() == [0.01]
