@@ -65,7 +65,7 @@ class Race:
 
 RACES = (
     Race("recipe K, 1,000 bags", KERAS, "bags_keras.yaml", (1000, 300, 1000), 60, 20.0),
-    Race("recipe I, 200 bags", ILSE, "bags_ilse.yaml", (200, 300, 1000), 60, 3.0),
+    Race("recipe I, 200 bags", ILSE, "bags_ilse.yaml", (200, 300, 1000), 30, 3.0),
 )
 
 

@@ -23,12 +23,11 @@ import torch
 from torch import Tensor
 
 from attnvgg.models import BagClassifier
-from attnvgg.training.bag_config import BagModelConfig
 from benchmarks.bags_memory import FEATURES, WIDTH, afresh, resident, tell
 from benchmarks.baseline_bags import PaddedAttention, attention_state
 
 INSTANCES, DENSE, PART = 1_000_000, 50_000, 50_000
-CHUNK = BagModelConfig().chunk_size  # what a run has unless told otherwise
+CHUNK = 65536  # what `auto` is for features
 ROUNDS, SIDE = 3, 2048
 MEMORY_BAR, TIME_BAR, EQUAL_BAR = 300, 1.5, 1e-5
 # V and U, w, weighted sum: a multiplication and an addition each. Backward does it once more, and
