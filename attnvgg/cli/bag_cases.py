@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from attnvgg.cli.cases import class_names
 from attnvgg.data.bag_dataset import BagDataset
 from attnvgg.data.bag_sources import load_bags
-from attnvgg.data.bags import ArrayBags, FeatureBags, ImageBags, open_bags
-from attnvgg.data.digit_bags import BagPlan, digit_manifest
+from attnvgg.data.bags import FeatureBags, ImageBags, open_bags
+from attnvgg.data.digit_bags import BagPlan, digit_manifest, open_digit_bags
 from attnvgg.data.digits import Digits, GreyPreprocess, load_digits
 from attnvgg.data.splits import SIDES, check_splits, split_manifest
 from attnvgg.data.transforms import augmentation
@@ -66,12 +67,9 @@ class BagCases:
         """
         bags, data = self.rows(*splits), config.data
         if self.digits is not None:
-            is_target = torch.from_numpy((self.digits.labels == data.target).astype(np.int64))
-            if self.features is not None:
-                return ArrayBags(bags, self.features, is_target)
-            grey = grey_preprocess(data)
-            values = torch.from_numpy(self.digits.images)[:, None]
-            return ArrayBags(bags, values, is_target, grey.mean, grey.std)
+            return open_digit_bags(
+                bags, self.digits, data.target, grey_preprocess(data), self.features
+            )
         preprocess = make_preprocess(data)
         change = augmentation(data.augmentation, preprocess) if augment else None
         return open_bags(bags, preprocess, change, open_cache(data), config.seed)
@@ -108,18 +106,14 @@ def load_bag_cases(
         table = load_bags(data.source, data.root.absolute(), data.bags)
         table = split_manifest(table, _fractions(data), data.split_seed)
     _check_labels(table)
-    count = int(table["label"].max()) + 1
-    classes = data.classes or table.attrs.get("classes") or _plain_names(count)
-    if len(classes) != count or len(set(classes)) != count:
-        raise InputError(
-            f"There are {count} classes, so --data.classes must be {count} different names, "
-            f"not: {', '.join(classes)}."
-        )
-    return BagCases(table.reset_index(drop=True), tuple(classes), digits)
+    classes = class_names(data.classes or table.attrs.get("classes"), table["label"])
+    return BagCases(table.reset_index(drop=True), classes, digits)
 
 
 def describe_instances(cases: BagCases, config: TrainBagsConfig) -> dict[str, Any]:
     """Return what `best/config.json` says of how an instance becomes a tensor."""
+    if cases.features is not None:
+        return {"kind": "features", "features": cases.features.shape[1]}
     if cases.digits is not None:
         return grey_preprocess(config.data).to_dict()
     dataset = cases.dataset(config, "val")
@@ -174,7 +168,3 @@ def _check_labels(table: pd.DataFrame) -> None:
             f"All {len(table)} bags have label {table['label'].iloc[0]}: two classes are needed."
         )
     check_splits(table)
-
-
-def _plain_names(count: int) -> tuple[str, ...]:
-    return ("negative", "positive") if count == 2 else tuple(f"class {k}" for k in range(count))

@@ -16,7 +16,7 @@ from attnvgg.cli.bag_judge import tell, write_verdict
 from attnvgg.errors import InputError
 from attnvgg.evaluation import read_predictions
 from attnvgg.files import atomic_path
-from attnvgg.training.bag_instances import merged
+from attnvgg.training.bag_instances import merged, read_instances
 from attnvgg.training.run import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ def combine(run: RunFolder, folders: Sequence[RunFolder], redrawn: bool, shared:
         logger.info("Each seed has its own bags: there is no average of what they say.")
         return
     table = average_predictions([read_predictions(folder.predictions) for folder in folders])
-    instances = [pd.read_csv(folder.instances) for folder in folders if folder.instances.is_file()]
+    instances = [
+        read_instances(folder.instances) for folder in folders if folder.instances.is_file()
+    ]
     average = merged(instances) if len(instances) == len(folders) else None
     metrics = write_verdict(run, table, average, shared)
     logger.info("The average of %d models:", len(folders))

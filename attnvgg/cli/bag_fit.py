@@ -32,9 +32,7 @@ def fit_plain(
     model = build_bag_model(config, training.instance_shape, resumed=resumed)
     trainer = make_bag_trainer(config, accelerator, model, cases.rows("train"), training)
     begin(run, config, cases, accelerator, size=8 * _size(model))
-    described = describe_instances(cases, config) if cases.features is None else {
-        "kind": "features", "features": cases.features.shape[1]
-    }  # fmt: skip
+    described = describe_instances(cases, config)
 
     def save_best(predictions: Predictions, row: dict[str, Any]) -> None:
         cast(BagClassifier, trainer.judged).save_pretrained(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import replace
 from typing import Any, cast
 
 import pandas as pd
@@ -45,18 +44,16 @@ def train_member(
         return _judged(run, accelerator, config, cases)
     begin(run, config, cases, accelerator, size=2**20)
     with run.locked():
-        encoder = None
+        encoder, bags, changes = None, cases, {}
         if config.stage_one.share:
             encoder = train_stage_one(config, run, accelerator, cases)
-            cases = cases.encoded(encode(config, encoder, cases, accelerator))
+            bags = cases.encoded(encode(config, encoder, cases, accelerator))
             changes = {"model.encoder": "identity", "stage_one.share": 0.0}
-        else:
-            changes = {}
-        table = _try_all(config, changes, run, accelerator, cases)
+        table = _try_all(config, changes, run, accelerator, bags)
         if accelerator.is_main_process:
             _adopt(run, table, encoder, cases, config)
         accelerator.wait_for_everyone()
-    return _judged(run, accelerator, config, replace(cases, features=None))
+    return _judged(run, accelerator, config, cases)
 
 
 def _judged(
@@ -135,10 +132,8 @@ def _adopt(
     logger.info("Chosen on validation: %s, learning rate %g.", chosen["pool"], chosen["rate"])
     model = cast(BagClassifier, load_model(source.path))
     kept = {key: model.config[key] for key in ("classes", "threshold", "validation")}
-    plain = replace(cases, features=None)
-    described = describe_instances(plain, config)
     if encoder is not None:
         model = BagClassifier(encoder.cpu(), model.pool, model.head)
-    model.save_pretrained(run.best, preprocess=described, **kept)
+    model.save_pretrained(run.best, preprocess=describe_instances(cases, config), **kept)
     with atomic_path(run.metrics) as temporary:
         shutil.copyfile(source.metrics, temporary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -70,13 +71,12 @@ def load_cases(config: DataConfig, source: str, root: Path) -> tuple[pd.DataFram
         manifest = load_source("kaggle", open_sample(root) or make_sample(root))
     else:
         manifest = load_source(source, root, mask=config.mask)
-    classes = config.classes or manifest.attrs.get("classes") or _plain_names(manifest["label"])
+    named = config.classes or manifest.attrs.get("classes")
     manifest = split_manifest(manifest, config.fractions, config.split_seed)
     if config.keep_negatives is not None:
         manifest = subsample_negatives(manifest, config.keep_negatives, config.split_seed)
     check_splits(manifest)
-    _check_classes(classes, manifest["label"])
-    return manifest.reset_index(drop=True), tuple(classes)
+    return manifest.reset_index(drop=True), class_names(named, manifest["label"])
 
 
 def describe(manifest: pd.DataFrame) -> str:
@@ -90,15 +90,19 @@ def describe(manifest: pd.DataFrame) -> str:
     return "; ".join(parts)
 
 
-def _plain_names(labels: pd.Series[int]) -> tuple[str, ...]:
-    count = int(labels.max()) + 1
-    return ("negative", "positive") if count == 2 else tuple(f"class {k}" for k in range(count))
+def class_names(named: Sequence[str] | None, labels: pd.Series[int]) -> tuple[str, ...]:
+    """Return a name for each class: those given, or else plain ones.
 
-
-def _check_classes(names: tuple[str, ...], labels: pd.Series[int]) -> None:
+    Raises:
+        InputError: the names given do not fit the labels.
+    """
     count = int(labels.max()) + 1
-    if len(names) != count or len(set(names)) != count:
+    if not named:
+        plain = ("negative", "positive")
+        return plain if count == 2 else tuple(f"class {k}" for k in range(count))
+    if len(named) != count or len(set(named)) != count:
         raise InputError(
             f"There are {count} classes, so --data.classes must be {count} different names, "
-            f"not: {', '.join(names)}."
+            f"not: {', '.join(named)}."
         )
+    return tuple(named)

@@ -67,12 +67,12 @@ def evaluate_run(options: EvaluateConfig) -> None:
     if options.workers is not None:
         changes["data.workers"] = options.workers
     config = updated(config, changes)
-    check_bags(config) if is_bags else check(config)
-    accelerator = make_accelerator(config)
     if is_bags:
-        judge_again(run, accelerator, config)
+        check_bags(config)
+        judge_again(run, make_accelerator(config), config)
     else:
-        judge(run, accelerator, config)
+        check(config)
+        judge(run, make_accelerator(config), config)
 
 
 def read_config(run: RunFolder) -> TrainConfig:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from attnvgg.data.bags import ArrayBags
-from attnvgg.data.digits import Digits
+from attnvgg.data.digits import Digits, GreyPreprocess
 from attnvgg.data.splits import SIDES, side_shares
 from attnvgg.errors import InputError
 
@@ -135,16 +135,28 @@ def digit_manifest(
     return table
 
 
-def open_digit_bags(manifest: pd.DataFrame, digits: Digits, target: int) -> ArrayBags:
-    """Return the bags of a manifest with their pictures, (1, 28, 28) in [0, 1].
+def open_digit_bags(
+    manifest: pd.DataFrame,
+    digits: Digits,
+    target: int,
+    preprocess: GreyPreprocess | None = None,
+    features: torch.Tensor | None = None,
+) -> ArrayBags:
+    """Return the bags of a manifest with their pictures (1, 28, 28), or with features.
 
     Args:
         manifest: of `digit_manifest`, or a part of it.
         digits: those the manifest was made from.
         target: the digit whose instances are labelled 1, all others 0.
+        preprocess: how a digit becomes a tensor; absent: values in [0, 1].
+        features: in place of the pictures, what an encoder made of every digit, (n, D).
     """
     is_target = torch.from_numpy((digits.labels == target).astype(np.int64))
-    return ArrayBags(manifest, torch.from_numpy(digits.images)[:, None], is_target)
+    if features is not None:
+        return ArrayBags(manifest, features, is_target)
+    grey = preprocess or GreyPreprocess()
+    pictures = torch.from_numpy(digits.images)[:, None]
+    return ArrayBags(manifest, pictures, is_target, grey.mean, grey.std)
 
 
 def _parts(

@@ -119,7 +119,7 @@ def torchvision_state(backbone: str, weights: Weights) -> State | None:
     known = get_model_weights(backbone)
     if weights is None:
         return None
-    if isinstance(weights, str) and weights.lower() == "imagenet":
+    if is_imagenet(weights):
         weights = known["DEFAULT"]
     if not isinstance(weights, WeightsEnum):
         return read_state(weights)
@@ -128,8 +128,18 @@ def torchvision_state(backbone: str, weights: Weights) -> State | None:
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
     except UNAVAILABLE as error:
-        reason = str(error).partition("\n")[0]
-        raise WeightsUnavailable(
-            f"The ImageNet weights of {backbone} could not be fetched ({reason}): connect to the "
-            f"network, give the path of a local copy of {weights.url}, or choose no weights."
-        ) from error
+        raise unavailable(backbone, error, f"a local copy of {weights.url}") from error
+
+
+def is_imagenet(weights: object) -> bool:
+    """Tell whether the weights are those that are fetched by name."""
+    return isinstance(weights, str) and weights.lower() == "imagenet"
+
+
+def unavailable(model: str, error: Exception, copy: str = "a local copy") -> WeightsUnavailable:
+    """Return the error that says why ImageNet weights are not here, and what to do."""
+    reason = str(error).partition("\n")[0]
+    return WeightsUnavailable(
+        f"The ImageNet weights of {model} could not be fetched ({reason}): connect to the "
+        f"network, give the path of {copy}, or choose no weights."
+    )

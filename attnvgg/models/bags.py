@@ -3,7 +3,6 @@
 import os
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,7 +15,7 @@ from attnvgg.models.pool import Pool
 from attnvgg.models.pooling import ScoredPool
 from attnvgg.models.pretrained import Pretrained
 from attnvgg.models.ragged import lengths_of, pack, unpack
-from attnvgg.models.streaming import stream
+from attnvgg.models.streaming import read_rows, stream
 from attnvgg.models.weights import State
 
 PIECE = 2048  # instances at a time once a batch is streamed: what fits in a cache is fastest
@@ -100,7 +99,7 @@ class BagClassifier(Pretrained):
         lengths_of(offsets, len(instances))  # checked before anything is computed
         if self.chunk_size is not None and len(instances) > self.chunk_size:
             return self._forward_streamed(instances, offsets, min(self.chunk_size, PIECE))
-        return self._classify(self._embed(_read(instances, 0, len(instances))), offsets)
+        return self._classify(self._embed(read_rows(instances, slice(None))), offsets)
 
     def _forward_padded(self, instances: Tensor, mask: Tensor | None) -> BagOutput:
         """Pack first: batch norm, for one, must not see the padding."""
@@ -125,7 +124,9 @@ class BagClassifier(Pretrained):
         anchor = next(self.parameters(), None)  # tells `checkpoint` whose random state to keep
         chunks = [
             checkpoint(
-                lambda start, _: self._embed(_read(instances, start, start + chunk_size)),
+                lambda start, _: self._embed(
+                    read_rows(instances, slice(start, start + chunk_size))
+                ),
                 start,
                 anchor,
                 use_reentrant=False,
@@ -175,7 +176,7 @@ class BagClassifier(Pretrained):
             )
         size = self.chunk_size or len(instances)
         starts = range(0, len(instances), size)
-        return torch.cat([self._embed(_read(instances, at, at + size)) for at in starts])
+        return torch.cat([self._embed(read_rows(instances, slice(at, at + size))) for at in starts])
 
     def save_pretrained(self, folder: str | os.PathLike[str], **extra: Any) -> None:
         """Write the model as `Pretrained` does.
@@ -207,9 +208,3 @@ class BagClassifier(Pretrained):
             for name, spec in config["arguments"].items()
         }
         return super().restore({**config, "arguments": arguments}, state, origin)
-
-
-def _read(source: Any, start: int, stop: int) -> Tensor:
-    """Return rows of a tensor, or copy them from a memory map or an HDF5 data set."""
-    rows = source[start:stop]
-    return rows if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))

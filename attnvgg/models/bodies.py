@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import get_model, list_models
 
 from attnvgg.errors import InputError
-from attnvgg.models.backbone import UNAVAILABLE, WeightsUnavailable
+from attnvgg.models.backbone import UNAVAILABLE, is_imagenet, unavailable
 from attnvgg.models.weights import load_state, read_state
 
 LocalWeights: TypeAlias = str | os.PathLike[str] | None
@@ -30,11 +30,11 @@ def torchvision_body(model: str, weights: LocalWeights = None) -> tuple[nn.Modul
         raise InputError(f"torchvision has no classifier {model!r}.")
     if model in ("googlenet", "inception_v3"):  # in training they return three outputs
         raise InputError(f"{model} of torchvision has more than one last layer.")
-    fetch = _is_imagenet(weights)
+    fetch = is_imagenet(weights)
     try:
         network = get_model(model, weights="DEFAULT" if fetch else None)
     except UNAVAILABLE as error:
-        raise _unavailable(model, error) from error
+        raise unavailable(model, error) from error
     linear = [name for name, layer in network.named_modules() if type(layer) is nn.Linear]
     if not linear:
         raise InputError(f"{model} of torchvision does not end in a linear layer.")
@@ -62,12 +62,12 @@ def timm_body(model: str, weights: LocalWeights = None) -> tuple[nn.Module, int]
         raise InputError('Networks of timm need timm: pip install "attnvgg[models]".') from None
     if not timm.is_model(model):  # a name such as hf-hub:owner/name would be fetched
         raise InputError(f"timm has no model {model!r}.")
-    fetch = _is_imagenet(weights)
+    fetch = is_imagenet(weights)
     try:
         network: Any = timm.create_model(model, pretrained=fetch, num_classes=0)
     except Exception as error:  # what a download raises changes with the version
         if fetch:
-            raise _unavailable(model, error) from error
+            raise unavailable(model, error) from error
         raise InputError(f"timm cannot build {model}: {error}.") from error
     if weights is not None and not fetch:
         heads = network.pretrained_cfg.get("classifier") or ()
@@ -88,15 +88,3 @@ def _load_body(network: nn.Module, path: str | os.PathLike[str], heads: tuple[st
     state = read_state(path)
     body = {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
     load_state(network, body, path)
-
-
-def _is_imagenet(weights: LocalWeights) -> bool:
-    return isinstance(weights, str) and weights.lower() == "imagenet"
-
-
-def _unavailable(model: str, error: Exception) -> WeightsUnavailable:
-    reason = str(error).partition("\n")[0]
-    return WeightsUnavailable(
-        f"The ImageNet weights of {model} could not be fetched ({reason}): connect to the "
-        "network, give the path of a local copy, or choose no weights."
-    )

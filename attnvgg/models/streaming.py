@@ -71,10 +71,17 @@ class _Chunks:
             yield slice(start, stop), slice(first, last), inside
 
     def read(self, rows: slice) -> Tensor:
-        part = self.source[rows]
-        # A view: a copy of a memory map costs as much as reading it. DLPack, unlike from_numpy,
-        # takes arrays that may not be written into.
-        return part if isinstance(part, Tensor) else from_dlpack(np.asarray(part))
+        return read_rows(self.source, rows)
+
+
+def read_rows(source: Any, rows: slice) -> Tensor:
+    """Return rows of a tensor, a numpy array or memory map, or an HDF5 data set, not to be written.
+
+    A view where there can be one: a copy of a memory map costs as much as reading it.
+    """
+    part = source[rows]
+    # DLPack, unlike from_numpy, takes arrays that may not be written into.
+    return part if isinstance(part, Tensor) else from_dlpack(np.asarray(part))
 
 
 def _leaves_of(embed: Embed, chunks: _Chunks) -> list[Tensor]:

@@ -35,6 +35,7 @@ from attnvgg.data.mil_tests import (
 from attnvgg.evaluation.metrics import roc_auc
 from attnvgg.models.bags import BagClassifier
 from attnvgg.models.pooling import POOLS
+from attnvgg.models.ragged import max_bags
 
 Build = Callable[[int], nn.Module]  # seed of the weights -> model
 
@@ -147,7 +148,8 @@ def audit_structure(build: Build, seed: int, draws: int = 30, size: int = 60) ->
         added = 3 * torch.randn(size, FEATURES, generator=generator)
         before = score(model, bags.values, bags.offsets)  # (B), as the next two
         after = score(model, *add_instances(bags.values, bags.offsets, added))
-        highest = _highest(score(model, bags.values, _singletons(bags.values)), bags.offsets)
+        alone = score(model, bags.values, _singletons(bags.values))  # (sum N,)
+        highest = max_bags(alone[:, None], bags.offsets)[:, 0]
         tolerance = TOLERANCE * float(before.abs().max())
         lowered += int((after < before - tolerance).sum())
         exceeded += int((before > highest + tolerance).sum())
@@ -232,10 +234,3 @@ def _flipped(model: nn.Module, bags: MilBags, scores: Tensor, seed: int) -> floa
 def _singletons(values: Tensor) -> Tensor:
     """Return the offsets of bags of one instance each."""
     return torch.arange(len(values) + 1)
-
-
-def _highest(scores: Tensor, offsets: Tensor) -> Tensor:
-    """Return the highest of the instances' scores (sum N) in each bag, (B)."""
-    bags = torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
-    highest = scores.new_full((len(offsets) - 1,), -torch.inf)
-    return highest.scatter_reduce(0, bags, scores, "amax")
