@@ -87,14 +87,17 @@ def assemble(
     criterion = _rehearse(model, config.loss, labels, rehearsal, accelerator.device)
     optimizer = make_optimizer(model.parameters(), config.optim)
     steps = max(1, batches.batches // config.accumulate)
+    scheduler = make_scheduler(optimizer, config.optim, config.epochs, steps)
+    if accelerator.scaler is not None:  # for all but fp16 the wrapper does nothing, at a cost
+        optimizer = accelerator.prepare_optimizer(optimizer)
     return Trainer(
         config=config,
         accelerator=accelerator,
         module=model,
         model=_parallel(model, accelerator),
         criterion=criterion,
-        optimizer=accelerator.prepare_optimizer(optimizer),
-        scheduler=make_scheduler(optimizer, config.optim, config.epochs, steps),
+        optimizer=optimizer,
+        scheduler=scheduler,
         loader=training_loader(dataset, batches, workers, pin=accelerator.device.type == "cuda"),
         batches=batches,
         case_names=training["image"].tolist(),

@@ -100,12 +100,12 @@ def train_step(trainer: Trainer, batch: dict[str, Any], progress: Progress) -> t
         norm = _gradient_norm(trainer)
         if accelerator.scaler is None and not math.isfinite(norm):
             raise NonFiniteLoss(_blame("gradient", norm, trainer, batch, progress))
-    trainer.optimizer.step()
-    trainer.optimizer.zero_grad()
-    if accelerator.sync_gradients and not accelerator.optimizer_step_was_skipped:
-        trainer.scheduler.step()
-        if trainer.average is not None:
-            trainer.average.update_parameters(trainer.module)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+        if not accelerator.optimizer_step_was_skipped:
+            trainer.scheduler.step()
+            if trainer.average is not None:
+                trainer.average.update_parameters(trainer.module)
     return value, logits.detach().float().cpu()
 
 
