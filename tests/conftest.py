@@ -92,3 +92,36 @@ def trained(tmp_path_factory, csv_options):
     out = tmp_path_factory.mktemp("runs")
     assert main([*csv_options, "--epochs=2", f"--out={out}", "--name=trained"]) == 0
     return out / "trained"
+
+
+@pytest.fixture(scope="session")
+def tissue_picture():
+    """Real tissue on white, (1024, 1536, 3): at x 256, y 256 and, smaller, at x 1024, y 384."""
+    from skimage.data import immunohistochemistry
+
+    tissue = immunohistochemistry()
+    picture = np.full((1024, 1536, 3), 245, np.uint8)
+    picture[256:768, 256:768] = tissue
+    picture[384:768, 1024:1280] = tissue[:384, :256]
+    picture.setflags(write=False)
+    return picture
+
+
+@pytest.fixture(scope="session")
+def tissue_slide(tmp_path_factory, tissue_picture):
+    """That picture as a generic TIFF: 0.5 microns per pixel, downsamples 1, 4, 16; read only."""
+    from attnvgg.data.slide_writer import write_slide
+
+    path = tmp_path_factory.mktemp("slides") / "tissue.tiff"
+    write_slide(path, tissue_picture, mpp=0.5)
+    return path
+
+
+@pytest.fixture(scope="session")
+def aperio_slide(tmp_path_factory, tissue_picture):
+    """That picture as Aperio's scanners write it: 0.25 microns per pixel; read only."""
+    from attnvgg.data.slide_writer import write_slide
+
+    path = tmp_path_factory.mktemp("slides") / "aperio.svs"
+    write_slide(path, tissue_picture, mpp=0.25, vendor="aperio")
+    return path

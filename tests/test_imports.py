@@ -27,6 +27,14 @@ LAZY = {
     "huggingface_hub": "models/pretrained.py",
     "timm": "models/bodies.py",
     "torch.utils.tensorboard": "training/run.py",
+    "openslide": "data/slides.py",
+    "tifffile": "data/slide_writer.py",
+    "imagecodecs": "data/slide_writer.py",
+    "h5py": "data/feature_files.py",
+    "ray": "deploy/fleet.py",
+    "sagemaker": "deploy/sagemaker.py",
+    "boto3": "deploy/sagemaker.py",
+    "skimage.data": "data/synthetic/tissue.py",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

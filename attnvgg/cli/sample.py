@@ -1,4 +1,4 @@
-"""`attnvgg sample`: make the built-in synthetic sample."""
+"""`attnvgg sample`: make one of the built-in synthetic samples."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from attnvgg.cli.cases import SAMPLE_ROOT
 from attnvgg.cli.common import run_command
-from attnvgg.data.sample import COUNT, SEED, make_sample
+from attnvgg.data import sample as pictures
+from attnvgg.data import slide_sample as slides
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Make the built-in synthetic sample: drawn pictures in the layout of the Kaggle images."""
+    """Make a built-in synthetic sample: pictures as of Kaggle, or slides as of PANDA."""
 
-    root: Path = SAMPLE_ROOT
-    """Folder to make."""
-    count: int = COUNT
-    """Number of pictures."""
-    seed: int = SEED
+    kind: Literal["pictures", "slides"] = "pictures"
+    """Drawn dermoscopic pictures, or drawn slides of biopsies."""
+    root: Path | None = None
+    """Folder to make; null: data/sample for pictures, the user's cache for slides."""
+    count: int | None = None
+    """Number of pictures (null: 2000) or slides (null: 240)."""
+    seed: int | None = None
     """Of everything that is drawn."""
     workers: int | None = None
     """Processes; null: one a core."""
@@ -35,5 +39,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def sample(config: SampleConfig) -> None:
     """Make it, or find it made."""
-    root = make_sample(config.root, config.count, config.seed, config.workers)
-    logger.info("The synthetic sample is in %s: %d pictures with masks.", root, config.count)
+    if config.kind == "slides":
+        _slides(config)
+    else:
+        _pictures(config)
+
+
+def _pictures(config: SampleConfig) -> None:
+    count = pictures.COUNT if config.count is None else config.count
+    seed = pictures.SEED if config.seed is None else config.seed
+    root = pictures.make_sample(config.root or SAMPLE_ROOT, count, seed, config.workers)
+    logger.info("The synthetic sample is in %s: %d pictures with masks.", root, count)
+
+
+def _slides(config: SampleConfig) -> None:
+    count = slides.COUNT if config.count is None else config.count
+    seed = slides.SEED if config.seed is None else config.seed
+    root = slides.slide_sample(config.root, count, seed, config.workers)
+    logger.info("The SYNTHETIC slides are in %s: %d with train.csv and regions.", root, count)
+    if count < slides.FEW:
+        return
+    logger.info(
+        "AUC for tumour or none: ceiling %.3f (who sees the planted regions through the 16 "
+        "tiles), floor %.3f (mean colour of the tissue, cross-validated by patient).",
+        slides.region_ceiling(root),
+        slides.mean_colour_floor(root),
+    )
