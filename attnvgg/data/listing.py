@@ -15,7 +15,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 # Files of one bag; of several the earliest is taken.
 FEATURE_SUFFIXES = (".h5", ".hdf5", ".npy", ".pt")
-SLIDE_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".tif", ".tiff")
+# Of OpenSlide's formats all but DICOM, where a slide is many files.
+SLIDE_SUFFIXES = (
+    ".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi", ".tif", ".tiff",
+)  # fmt: skip
 BAG_SUFFIXES = (*FEATURE_SUFFIXES, *SLIDE_SUFFIXES)
 
 
