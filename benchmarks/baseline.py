@@ -106,3 +106,33 @@ def tutorial_focal_loss(logits: Tensor, labels: Tensor) -> Tensor:
     )
     right = torch.exp(-entropy)
     return (0.25 * (1 - right) ** 2 * entropy).mean()
+
+
+class PublishedSlide(nn.Module):
+    """The published network of PANDA: all 16 tiles of a slide flattened into a single instance.
+
+    Its attention has one instance to look at, so that its weight is always 1.
+    """
+
+    def __init__(self, tiles: int = 16) -> None:
+        super().__init__()
+        self.tiles = tiles
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(3, 36, kernel_size=4),
+            nn.ReLU(),
+            nn.MaxPool2d(2, stride=2),
+            nn.Conv2d(36, 48, kernel_size=3),
+            nn.ReLU(),
+            nn.MaxPool2d(2, stride=2),
+        )
+        self.dense = nn.Sequential(
+            nn.Linear(tiles * 48 * 30 * 30, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU()
+        )
+        self.attention = nn.Sequential(nn.Linear(512, 128), nn.Tanh(), nn.Linear(128, 1))
+        self.classifier = nn.Linear(512, 1)
+
+    def forward(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logit of a slide (1, 1) and its weight, from tiles (16, 3, 128, 128)."""
+        vectors = self.dense(self.convolutions(tiles).view(-1, self.tiles * 48 * 30 * 30))
+        weights = F.softmax(self.attention(vectors).T, dim=1)
+        return self.classifier(weights @ vectors), weights

@@ -17,6 +17,8 @@ from attnvgg.data.bag_sources import load_bags
 from attnvgg.data.bags import FeatureBags, ImageBags, open_bags
 from attnvgg.data.digit_bags import BagPlan, digit_manifest, open_digit_bags
 from attnvgg.data.digits import Digits, GreyPreprocess, load_digits
+from attnvgg.data.panda import load_panda
+from attnvgg.data.slide_sample import slide_sample
 from attnvgg.data.splits import SIDES, check_splits, split_manifest
 from attnvgg.data.transforms import augmentation
 from attnvgg.errors import InputError
@@ -102,12 +104,20 @@ def load_bag_cases(
     elif manifest is not None:
         table = manifest
     else:
-        assert data.root is not None  # as `check` has made sure
-        table = load_bags(data.source, data.root.absolute(), data.bags)
-        table = split_manifest(table, _fractions(data), data.split_seed)
+        within = "source" if data.source == "panda" else None  # laboratories stain differently
+        table = split_manifest(_load_table(data), _fractions(data), data.split_seed, within)
     _check_labels(table)
     classes = class_names(data.classes or table.attrs.get("classes"), table["label"])
     return BagCases(table.reset_index(drop=True), classes, digits)
+
+
+def _load_table(data: BagDataConfig) -> pd.DataFrame:
+    """Return the bags of a source on the disk; slides of PANDA are cut into tiles first."""
+    if data.source == "panda":
+        root = data.root or slide_sample()
+        return load_panda(root, data.labels, data.tiles, data.workers, data.bags)
+    assert data.root is not None  # as `check` has made sure
+    return load_bags(data.source, data.root.absolute(), data.bags)
 
 
 def describe_instances(cases: BagCases, config: TrainBagsConfig) -> dict[str, Any]:

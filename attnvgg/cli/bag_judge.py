@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,14 @@ import pandas as pd
 from accelerate import Accelerator
 
 from attnvgg.cli.bag_cases import BagCases
+from attnvgg.data.slide_sample import default_folder, mean_colour_floor, region_ceiling
+from attnvgg.errors import InputError
 from attnvgg.evaluation import (
     evaluate_predictions,
     judge_instances,
+    majority,
+    share_interval,
     summary,
-    wilson_interval,
 )
 from attnvgg.files import atomic_path
 from attnvgg.training.bag_config import TrainBagsConfig
@@ -26,6 +31,7 @@ from attnvgg.training.checkpoint import load_model
 from attnvgg.training.engine import evaluate
 from attnvgg.training.predictions import prediction_table
 from attnvgg.training.run import RunFolder
+from attnvgg.training.sharing import load_model_everywhere
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +57,28 @@ def judge_bags(
     table, instances = _predict(run, accelerator, config, cases)
     if not accelerator.is_main_process:
         return None
-    metrics = write_verdict(run, table, instances, cases.shares_instances)
+    reference = None
+    if config.data.source == "panda":
+        reference = sample_reference(config.data.root or default_folder())
+    metrics = write_verdict(run, table, instances, cases.shares_instances, reference)
     if not quiet:
         tell(run, metrics)
     return metrics
+
+
+@cache
+def sample_reference(root: Path) -> dict[str, float] | None:
+    """Return `ceiling` and `floor`, to print beside an AUC on the sample of slides.
+
+    Returns:
+        None for other slides, and for a sample that is too small to say.
+    """
+    if not (root / "sample.json").is_file():
+        return None
+    try:
+        return {"ceiling": region_ceiling(root), "floor": mean_colour_floor(root)}
+    except InputError:
+        return None
 
 
 def keep_verdict(run: RunFolder, metrics: dict[str, Any]) -> None:
@@ -64,7 +88,11 @@ def keep_verdict(run: RunFolder, metrics: dict[str, Any]) -> None:
 
 
 def write_verdict(
-    run: RunFolder, table: pd.DataFrame, instances: pd.DataFrame | None, shared: bool
+    run: RunFolder,
+    table: pd.DataFrame,
+    instances: pd.DataFrame | None,
+    shared: bool,
+    reference: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """Judge predictions and what was said of instances, and write all three files.
 
@@ -73,8 +101,11 @@ def write_verdict(
         table: of predictions.
         instances: what was said of them, if anything.
         shared: bags have instances in common, so that they are no independent cases.
+        reference: see `sample_reference`.
     """
     metrics = evaluate_predictions(table)
+    if reference is not None:
+        metrics |= {"synthetic": True, "sample": reference}
     metrics["intervals"] = SHARED if shared else None
     split = metrics["judged_on"]
     metrics["accuracy"] = _accuracy(table[table["split"] == split])
@@ -99,43 +130,50 @@ def tell(run: RunFolder, metrics: dict[str, Any]) -> None:
     logger.info("%s", summary(metrics))
     accuracy, found = metrics["accuracy"], metrics["instances"]
     logger.info(
-        "Accuracy, each bag called its most probable class: %s.",
-        _share(accuracy["value"], accuracy["lower"], accuracy["upper"]),
+        "Accuracy, each bag called its most probable class: %s; %s.",
+        _share(accuracy["value"], accuracy["lower"], accuracy["upper"], accuracy["method"]),
+        majority(metrics[metrics["judged_on"]]),
     )
     if found is not None:
         what = "attended" if found["score"] == "weight" else "probable"
         logger.info(
             "The most %s instance is a positive one in %s of %d bags that have any.",
             what,
-            _share(found["top_positive"], found["lower"], found["upper"]),
+            _share(found["top_positive"], found["lower"], found["upper"], "Wilson"),
             found["bags"],
+        )
+    if "sample" in metrics:
+        logger.info(
+            "SYNTHETIC slides: their ceiling is AUC %.3f (the planted regions, seen through the "
+            "tiles), their floor %.3f (mean colour of the tissue); both of cancer or none.",
+            metrics["sample"]["ceiling"],
+            metrics["sample"]["floor"],
         )
     if metrics["intervals"]:
         logger.info("%s", metrics["intervals"])
     logger.info("Written: %s, %s", run.predictions, run.evaluation)
 
 
-def _share(value: float, lower: float, upper: float) -> str:
-    return f"{value:.4f} (95% interval {lower:.4f} to {upper:.4f}, Wilson)"
+def _share(value: float, lower: float, upper: float, method: str) -> str:
+    return f"{value:.4f} (95% interval {lower:.4f} to {upper:.4f}, {method})"
 
 
 def _accuracy(table: pd.DataFrame) -> dict[str, Any]:
     """Return the share of bags whose most probable class is the right one."""
     if "probability" in table:
-        called = (table["probability"] >= 0.5).astype(int)
+        called = (table["probability"] >= 0.5).to_numpy().astype(int)
     else:
         names = [name for name in table if str(name).startswith("probability_")]
-        called = pd.Series(table[names].to_numpy().argmax(axis=1), index=table.index)
-    right = int((called == table["label"]).sum())
-    lower, upper = wilson_interval(right, len(table))
-    return {"value": right / len(table), "lower": lower, "upper": upper, "level": 0.95}
+        called = table[names].to_numpy().argmax(axis=1)
+    labels = table["label"].to_numpy()
+    return share_interval(called == labels, labels > 0, table["group"])
 
 
 def _predict(
     run: RunFolder, accelerator: Accelerator, config: TrainBagsConfig, cases: BagCases
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Return the tables of predictions and of instances, of validation and test."""
-    model: Any = load_model(run.path).to(accelerator.device)
+    model: Any = load_model_everywhere(run, accelerator).to(accelerator.device)
     model.chunk_size = config.model.chunk_size
     rows = np.flatnonzero(cases.manifest["split"].isin(["val", "test"]))
     dataset = cases.dataset(config, "val", "test")

@@ -24,8 +24,8 @@ from attnvgg.training.bag_config import (
     StageOneConfig,
     TrainBagsConfig,
 )
-from attnvgg.training.checkpoint import load_model
 from attnvgg.training.run import RunFolder
+from attnvgg.training.sharing import load_model_everywhere
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def train_stage_one(
         if accelerator.is_main_process:
             folder.state.unlink()  # 130 MB that nothing will go on from
         accelerator.wait_for_everyone()
-    return cast(BagClassifier, load_model(folder.path)).encoder
+    return cast(BagClassifier, load_model_everywhere(folder, accelerator)).encoder
 
 
 def stage_one(config: TrainBagsConfig, cases: BagCases) -> tuple[TrainBagsConfig, BagCases]:

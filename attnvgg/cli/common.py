@@ -41,6 +41,10 @@ MACHINE = {
 }
 
 
+class Incomplete(InputError):
+    """Part of the work could not be done for faults of the input; the rest is done."""
+
+
 def run_command(
     function: Callable[[Any], None],
     config_class: type[Any],
@@ -59,7 +63,8 @@ def run_command(
         parse: turns the words into the options, where `parse_config` is not enough.
 
     Returns:
-        0; 2 for wrong input; 143 or 130 when told to stop; 1 for a failed computation.
+        0; 2 for wrong input; 143 or 130 when told to stop; 1 for a failed computation, or one
+        that had to leave out part of the input.
     """
     _start_logging()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -78,7 +83,7 @@ def _tell(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         message = "by Ctrl-C; nothing is left half-written."
         return _complain(message, SIGNAL + signal.SIGINT, "interrupted")
-    if isinstance(error, FloatingPointError):
+    if isinstance(error, FloatingPointError | Incomplete):
         return _complain(str(error), FAILED)
     if isinstance(error, OSError):
         if error.errno not in MACHINE:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from attnvgg.cli.bag_runs import judge_again, read_bags_config
 from attnvgg.cli.common import parse_config, run_command
@@ -22,12 +23,12 @@ from attnvgg.evaluation.report import evaluate_predictions, summary
 from attnvgg.files import atomic_path
 from attnvgg.training.bag_config import check as check_bags
 from attnvgg.training.build import judging_loader, loader_workers, open_cache
-from attnvgg.training.checkpoint import load_model
 from attnvgg.training.config import RESOLVED, TrainConfig, check
 from attnvgg.training.engine import evaluate, make_accelerator
 from attnvgg.training.predictions import prediction_table
 from attnvgg.training.run import RunFolder, open_run, read_cases, read_task
 from attnvgg.training.run_config import require_resolved, updated
+from attnvgg.training.sharing import load_model_everywhere
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def judge(run: RunFolder, accelerator: Accelerator, config: TrainConfig) -> dict
     Returns:
         The content of `metrics.json`; None in all processes but the main one.
     """
-    manifest = read_cases(run)
+    (manifest,) = broadcast_object_list([read_cases(run) if accelerator.is_main_process else None])
     table = _predict(run, accelerator, config, manifest)
     if not accelerator.is_main_process:
         return None
@@ -119,7 +120,7 @@ def _predict(
     run: RunFolder, accelerator: Accelerator, config: TrainConfig, manifest: pd.DataFrame
 ) -> pd.DataFrame:
     """Return the prediction table of validation and test."""
-    model: Any = load_model(run.path).to(accelerator.device)
+    model: Any = load_model_everywhere(run, accelerator).to(accelerator.device)
     rows = np.flatnonzero(manifest["split"].isin(["val", "test"]))
     if not len(rows):
         raise InputError(f"{run.manifest} has neither validation nor test rows.")

@@ -11,6 +11,8 @@ COMMANDS = {
     "train_bags": "train a classifier of bags and judge it on its test bags",
     "evaluate": "write predictions.csv and metrics.json of a run",
     "visualize": "draw images or bags with what the model attended to",
+    "extract_features": "turn the tiles of slides into vectors, a file of features a slide",
+    "launch_sagemaker": "train on Amazon SageMaker, or as its container would on this machine",
     "download": "fetch the Kaggle melanoma images",
     "sample": "make the built-in synthetic sample",
     "audit_mil": "test which pools respect: positive if and only if one instance is",
@@ -32,5 +34,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    lines = [f"  {name:<16} {text}" for name, text in COMMANDS.items()]
     return "\n".join(["usage: attnvgg COMMAND [options]   (COMMAND --help tells more)", *lines])

@@ -13,8 +13,9 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from attnvgg.cli.cases import describe, load_cases, locate
-from attnvgg.cli.common import parse_config, run_command
+from attnvgg.cli.common import parse_config
 from attnvgg.cli.evaluate import judge
+from attnvgg.cli.job import run_training
 from attnvgg.data.images import prepare_images
 from attnvgg.data.manifest import write_manifest
 from attnvgg.errors import InputError
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_command(train, TrainConfig, argv, "train", parse_resumable)
+    return run_training(train, TrainConfig, argv, "train", parse_resumable)
 
 
 def parse_resumable(
@@ -88,8 +89,8 @@ def train(config: TrainConfig) -> None:
     trainer = make_trainer(config, accelerator, model, manifest, datasets["train"])
     if config.resume is None and accelerator.is_main_process:
         run.create(needed_bytes=8 * _size(model))
-        run.write_config(as_plain(config))
         write_manifest(manifest, run.manifest)
+        run.write_config(as_plain(config))  # last: a folder that has it can be continued
     accelerator.wait_for_everyone()
     logger.info("Run folder: %s   (start: %s)", run.path, config.model.start)
 

@@ -16,7 +16,7 @@ from attnvgg.cli.bag_member import train_member
 from attnvgg.cli.bag_runs import member_cases, members, read_bag_manifest
 from attnvgg.cli.bag_stages import stage_one
 from attnvgg.cli.cases import describe
-from attnvgg.cli.common import run_command
+from attnvgg.cli.job import run_training
 from attnvgg.cli.train import parse_resumable
 from attnvgg.data.bag_dataset import BagDataset
 from attnvgg.data.bags import prepare_bags
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_command(train_bags, TrainBagsConfig, argv, "train_bags", parse_resumable)
+    return run_training(train_bags, TrainBagsConfig, argv, "train_bags", parse_resumable)
 
 
 def train_bags(config: TrainBagsConfig) -> None:
@@ -51,7 +51,9 @@ def train_bags(config: TrainBagsConfig) -> None:
     if not accelerator.is_main_process:
         logging.getLogger("attnvgg").setLevel(logging.ERROR)
     config, run = _begin(config, accelerator)
-    cases = load_bag_cases(config, read_bag_manifest(run))
+    # Slides may have to be drawn or cut: by one process, then by one on each machine.
+    with accelerator.main_process_first(), accelerator.local_main_process_first():
+        cases = load_bag_cases(config, read_bag_manifest(run))
     everything = cases.dataset(config, *SIDES)
     if config.resume is None:
         _read_once(config, accelerator, everything)
@@ -119,7 +121,11 @@ def _begin(config: TrainBagsConfig, accelerator: Accelerator) -> tuple[TrainBags
     if writes:
         run.check_writable()
     changes = {"name": name}
-    for key in ("root", "bags"):  # absolute, so that a run can be evaluated from another folder
+    for key in (
+        "root",
+        "bags",
+        "tiles",
+    ):  # absolute, so that a run can be evaluated from another folder
         path: Path | None = getattr(config.data, key)
         if path is not None:
             changes[f"data.{key}"] = path.absolute()

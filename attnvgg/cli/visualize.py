@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from attnvgg.cli.common import run_command
+from attnvgg.cli.image_case import caption_of, kind_of, make_case, preprocess_of
 from attnvgg.cli.visualize_bags import visualize_bags
-from attnvgg.data.decoding import read_image, read_mask
+from attnvgg.cli.visualize_slide import SlideOptions, visualize_slide
 from attnvgg.data.inspection import inspect_image
 from attnvgg.data.listing import is_image, list_files
-from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
-from attnvgg.explain import LONGEST, Case, Interpolation, Kind, save_grid, save_panels
+from attnvgg.explain import LONGEST, Case, Interpolation, save_grid, save_panels
 from attnvgg.models import Pretrained
 from attnvgg.training.checkpoint import load_model
-from attnvgg.training.predictions import to_probabilities
 from attnvgg.training.run import RunFolder, newest_run, open_run, read_cases, read_task
 
 logger = logging.getLogger(__name__)
@@ -38,7 +36,7 @@ class VisualizeConfig:
     """Draw what a model attended to.
 
     Image | pool-3 | pool-4 for cases of a run or images of one's own; of a run on bags, the
-    instances of each bag with their weights.
+    instances of each bag with their weights; with --slide, a map of one slide.
     """
 
     targets: list[Path] = field(metadata={"positional": TARGETS})
@@ -47,7 +45,8 @@ class VisualizeConfig:
     out: Path = Path("runs")
     """Folder in which the newest run is looked for."""
     output: Path | None = None
-    """Picture to write; null: attention.png in the run folder, or here for images of one's own."""
+    """Picture to write; null: attention.png in the run folder, or here for images of one's own.
+    Of a slide the folder; null: slides/<slide> in the run folder."""
     split: Literal["test", "val", "train"] = "test"
     """Which cases of the run (test falls back to val where the run has no test set)."""
     count: int = 8
@@ -64,6 +63,19 @@ class VisualizeConfig:
     PNG a case, in a folder named after the output, numbered in the order in which they are read."""
     convert: bool = False
     """Accept 16-bit, CMYK, grey, palette, transparent and EXIF-rotated files, converted."""
+    slide: Path | None = None
+    """Draw where on this slide a run on PANDA or on features of slides looked: map.png, map.tiff,
+    map.geojson (drop it on the slide in QuPath) and the tiles of most weight."""
+    features: Path | None = None
+    """Feature file of the slide; null: that of the run, or else the slide is encoded as those."""
+    level: int | None = None
+    """Level of the slide whose pixels map.tiff has; null: the finest of at most 16 megapixels."""
+    top_k: int = 8
+    """Tiles of most weight that are shown, numbered and written."""
+    slide_mpp: float | None = None
+    """Microns per pixel of the slide; null: as it says itself."""
+    mask: Path | None = None
+    """Picture of the region that is to be found on the slide, at any size: white inside."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,14 +88,18 @@ def visualize(config: VisualizeConfig) -> None:
     if config.count < 1:
         raise InputError(f"--count {config.count}: at least one case is needed.")
     run, files = _targets(config)
+    slide = _slide_options(config, run, files)
+    if slide is not None and run is not None:
+        visualize_slide(run, slide)
+        return
     if run is not None and not files and read_task(run) == "bags":
         visualize_bags(run, config.split, config.count, config.seed, config.output)
         return
     model = load_model(run.path if run else str(config.model))
     options: dict[str, Any] = {
-        "kind": _kind(model, config.scale),
+        "kind": kind_of(model, config.scale),
         "interpolation": config.interpolation,
-        "caption": _caption(model),
+        "caption": caption_of(model),
     }
     if files:
         rows, title = pd.DataFrame({"image": [str(path) for path in files]}), None
@@ -92,7 +108,7 @@ def visualize(config: VisualizeConfig) -> None:
         assert run is not None  # without files there is a run
         rows, title = _draw_cases(run, config)
         output = config.output or run.path / "attention.png"
-    _check_files(rows, _preprocess(model, config.convert).convert)
+    _check_files(rows, preprocess_of(model, config.convert).convert)
     cases = _make_cases(model, rows, config, output.with_suffix(""), options)
     for number in range(1, math.ceil(len(rows) / config.count) + 1):
         page = list(islice(cases, config.count))
@@ -121,42 +137,6 @@ def _make_cases(
         yield case.reduced(LONGEST)
 
 
-def make_case(model: Pretrained, row: Mapping[Any, Any], *, convert: bool = False) -> Case:
-    """Run the model on one image and put together what is drawn of it.
-
-    Args:
-        model: from `load_model`.
-        row: `image`, and where known `label` and `mask`.
-        convert: accept formats that have to be converted.
-
-    Raises:
-        InputError: a file cannot be read, the model has no attention, or its configuration is
-            not whole.
-    """
-    preprocess = _preprocess(model, convert)
-    with torch.inference_mode():
-        logits, attn1, attn2 = model(preprocess(row["image"])[None])
-    if attn1 is None or attn2 is None:
-        raise InputError("This model was trained without attention: it has no maps to draw.")
-    image = read_image(row["image"], convert=preprocess.convert)
-    probabilities = to_probabilities(logits.numpy())[0]
-    classes, predicted, scored = _decision(model.config, probabilities)
-    mask = row.get("mask")
-    return Case(
-        image=image,
-        attn1=attn1[0, 0].numpy(),
-        attn2=attn2[0, 0].numpy(),
-        probability=float(probabilities[scored if len(probabilities) > 1 else 0]),
-        predicted=classes[predicted],
-        label=_label(row, classes),
-        scored=classes[scored],
-        name=Path(row["image"]).name,
-        region=preprocess.region(*image.shape[:2]),
-        mask=read_mask(mask) if isinstance(mask, str) else None,
-        input_size=preprocess.size,
-    )
-
-
 def _targets(config: VisualizeConfig) -> tuple[RunFolder | None, list[Path]]:
     """Tell runs from images: return the run whose model is used, if it is one, and the images."""
     missing = [path for path in config.targets if not path.exists()]
@@ -175,6 +155,20 @@ def _targets(config: VisualizeConfig) -> tuple[RunFolder | None, list[Path]]:
     if not images and run is None:
         return open_run(Path(str(config.model))), []
     return run, images
+
+
+def _slide_options(
+    config: VisualizeConfig, run: RunFolder | None, files: list[Path]
+) -> SlideOptions | None:
+    """Return what is said of a slide, None where there is none."""
+    if config.slide is not None:
+        if run is None or files:
+            raise InputError("--slide is drawn with a run on bags: give its folder, and no images.")
+        return SlideOptions(**{one.name: getattr(config, one.name) for one in fields(SlideOptions)})
+    for name in ("features", "level", "slide_mpp", "mask"):
+        if getattr(config, name) is not None:
+            raise InputError(f"--{name} says something of a slide: give one with --slide.")
+    return None
 
 
 def _images(target: Path) -> list[Path]:
@@ -211,54 +205,3 @@ def _check_files(rows: pd.DataFrame, convert: bool) -> None:
     wrong = [f"{path}: {problem}" for path, problem in problems.items() if problem]
     if wrong:
         raise InputError("These files cannot be used:", wrong)
-
-
-def _preprocess(model: Pretrained, convert: bool) -> Preprocess:
-    """Return the preprocessing of the model, accepting odd formats where either side does."""
-    preprocess = getattr(model, "preprocess", None)
-    if not isinstance(preprocess, Preprocess):
-        raise InputError(
-            "This model was saved without its preprocessing: how its images were cut and resized, "
-            "and so where its maps lie, cannot be known."
-        )
-    return replace(preprocess, convert=True) if convert else preprocess
-
-
-def _decision(config: dict[str, Any], probabilities: np.ndarray) -> tuple[list[str], int, int]:
-    """Return the names of the classes, the one that is called, and the one to quote."""
-    count = max(2, len(probabilities))
-    names = config.get("classes") or list(range(count))
-    if not isinstance(names, list) or len(names) != count:
-        raise InputError(
-            f"This model tells {count} classes apart, but its config.json has {names}."
-        )
-    classes = [str(name) for name in names]
-    if count > 2:
-        called = int(probabilities.argmax())
-        return classes, called, called
-    threshold = config.get("threshold")
-    called = int(probabilities[-1] >= (0.5 if threshold is None else threshold))
-    return classes, called, 1
-
-
-def _label(row: Mapping[Any, Any], classes: Sequence[str]) -> str | None:
-    """Return the name of the true class, where it is known."""
-    label = row.get("label")
-    if label is not None and not 0 <= label < len(classes):
-        raise InputError(
-            f"{row['image']} has label {label}, but the classes of the model are "
-            f"0 to {len(classes) - 1}."
-        )
-    return None if label is None else classes[int(label)]
-
-
-def _kind(model: Pretrained, scale: str) -> Kind:
-    if scale == "per-image":
-        return "per-image"
-    return "softmax" if model.config["arguments"].get("normalize_attn") else "sigmoid"
-
-
-def _caption(model: Pretrained) -> str | None:
-    if model.config.get("synthetic"):
-        return "SYNTHETIC data: the model was trained on drawn pictures, not on photographs."
-    return None

@@ -116,7 +116,7 @@ def _case(
     mine = instances[instances["index"] == row["index"]]
     names = [str(name) for name in mine if str(name).startswith(("weight", "probability"))]
     is_weight = names[0].startswith("weight")
-    probability, called, scored = _decision(row, cases.classes, threshold)
+    probability, called, scored = decide(row, cases.classes, threshold)
     bag = cases.manifest.iloc[row["index"]]
     shown = pictures(cases, bag.to_dict())
     if shown is not None and isinstance(shown[0], str):
@@ -138,10 +138,16 @@ def _case(
     )
 
 
-def _decision(
+def decide(
     row: dict[Any, Any], classes: Sequence[str], threshold: float | None
 ) -> tuple[float, str, str]:
-    """Return the probability that is quoted, the class that is called, and the class quoted."""
+    """Return the probability that is quoted, the class that is called, and the class quoted.
+
+    Args:
+        row: of a table of predictions.
+        classes: names of the labels.
+        threshold: of class 1, for two classes.
+    """
     if "probability" in row:
         values = np.array([1 - row["probability"], row["probability"]])
     else:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import albumentations as A
 import numpy as np
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from attnvgg.data.bag_dataset import BagDataset, Inspection, Sample, offsets_of
 from attnvgg.data.cache import ImageCache
-from attnvgg.data.features import read_features
+from attnvgg.data.features import feature_attributes, read_features
 from attnvgg.data.images import ImageDataset
 from attnvgg.data.listing import images_below
 from attnvgg.data.transforms import Preprocess
@@ -111,6 +112,13 @@ class FeatureBags(BagDataset):
 
     def instances(self, position: int) -> dict[str, torch.Tensor]:
         return read_features(self.names[position % len(self)])
+
+    def inspect(self, row: int) -> Inspection:
+        found = super().inspect(row)
+        if not found.shape:
+            return found
+        encoder = feature_attributes(self.names[row]).get("encoder")
+        return found._replace(encoder=None if encoder is None else str(encoder))
 
 
 class ImageBags(BagDataset):
@@ -209,7 +217,7 @@ def prepare_bags(datasets: BagDataset | Iterable[BagDataset], workers: int = 0) 
 
     Raises:
         InputError: one for all bags that cannot be read, have no instances, NaN or infinite
-            values, or instances of another shape than most.
+            values, or instances of another shape or from another encoder than most.
     """
     datasets = [datasets] if isinstance(datasets, BagDataset) else list(datasets)
     jobs = [(dataset, row) for dataset in datasets for row in range(len(dataset))]
@@ -219,12 +227,16 @@ def prepare_bags(datasets: BagDataset | Iterable[BagDataset], workers: int = 0) 
         seen = list(tqdm(found, "checking bags", len(jobs), unit="bag", disable=None))
     finally:
         pool.shutdown(cancel_futures=True)
-    usual = Counter(one.shape for one in seen if one.shape).most_common(1)
+    shape = _usual(one.shape for one in seen)
+    encoder = _usual(one.encoder for one in seen)
     offenders = []
     for (dataset, row), one in zip(jobs, seen, strict=True):
         offenders += one.problems
-        if one.shape and one.shape != usual[0][0]:
-            wanted = f"has instances of shape {one.shape}, most have {usual[0][0]}"
+        if one.shape and one.shape != shape:
+            wanted = f"has instances of shape {one.shape}, most have {shape}"
+            offenders.append(f"{dataset.names[row]}: {wanted}")
+        elif one.encoder and one.encoder != encoder:
+            wanted = f"has features of the encoder {one.encoder!r}, most have those of {encoder!r}"
             offenders.append(f"{dataset.names[row]}: {wanted}")
     if offenders:
         count = len(offenders := list(dict.fromkeys(offenders)))
@@ -232,3 +244,9 @@ def prepare_bags(datasets: BagDataset | Iterable[BagDataset], workers: int = 0) 
     lengths = iter(seen)
     for dataset in datasets:
         dataset.lengths = np.array([next(lengths).length for _ in range(len(dataset))])
+
+
+def _usual(values: Iterable[Any]) -> Any:
+    """Return what most of the values are that are known; None if none is."""
+    known = Counter(value for value in values if value)
+    return known.most_common(1)[0][0] if known else None

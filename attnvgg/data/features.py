@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from attnvgg.data.feature_files import read_attributes, read_datasets
 from attnvgg.errors import InputError
 
 KEYS = ("features", "coords", "instance_labels")
@@ -37,13 +39,23 @@ def read_features(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """
     readers = {".npy": _read_numpy, ".pt": _read_torch}
     reader = readers.get(Path(path).suffix.lower(), _read_hdf5)
-    try:
-        found = reader(path)
-        return _bag(found, path)
-    except InputError:
-        raise
-    except Exception as error:  # broken files make these libraries fail in every way there is
-        raise unusable(path, _describe(error)) from error
+    with _told(path):
+        return _bag(reader(path), path)
+
+
+def feature_attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what an HDF5 file says of its features: encoder, tile size, mpp, ...
+
+    The names are those of CLAM, TRIDENT and `feature_files`; files of NumPy and PyTorch say
+    nothing.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if Path(path).suffix.lower() in (".npy", ".pt"):
+        return {}
+    with _told(path):
+        return read_attributes(path)
 
 
 def unusable(path: str | os.PathLike[str], problem: str) -> InputError:
@@ -51,17 +63,19 @@ def unusable(path: str | os.PathLike[str], problem: str) -> InputError:
     return InputError("A bag cannot be used:", [f"{os.fspath(path)}: {problem}"])
 
 
-def _read_hdf5(path: str | os.PathLike[str]) -> dict[str, Any]:
+@contextmanager
+def _told(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say of a file that cannot be read what is wrong with it."""
     try:
-        import h5py
-    except ImportError:
-        raise InputError('HDF5 files are read by h5py: pip install "attnvgg[bags]".') from None
-    with h5py.File(path, "r") as file:
-        found = {key: file[key] for key in KEYS if key in file}
-        read = {
-            key: one[()] if isinstance(one, h5py.Dataset) else one for key, one in found.items()
-        }
-        return read or dict.fromkeys(file)
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # broken files make these libraries fail in every way there is
+        raise unusable(path, _describe(error)) from error
+
+
+def _read_hdf5(path: str | os.PathLike[str]) -> dict[str, Any]:
+    return read_datasets(path, KEYS)
 
 
 def _read_numpy(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def split_manifest(
     manifest: pd.DataFrame,
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
     seed: int = 1234,
+    within: str | None = None,
 ) -> pd.DataFrame:
     """Return the manifest with the column `split`; no group is on two sides.
 
@@ -37,6 +38,8 @@ def split_manifest(
         fractions: shares of training, validation and test. (0.8, 0.2, 0) makes no test set, as
             many tutorials do; the report then calls the results optimistic.
         seed: of the deal.
+        within: a column, such as `source`, of each of whose values every side gets its fraction of
+            every class too, as far as whole groups allow.
 
     Raises:
         InputError: the fractions or the seed make no sense; there are too few groups for every
@@ -47,11 +50,11 @@ def split_manifest(
         raise InputError(f"The seed of the split must be 0 or more, not {seed}.")
     manifest = manifest.copy()
     if "split" in manifest:
-        _complete(manifest, shares, seed)
+        _complete(manifest, shares, seed, within)
     else:
         wanted = {side: share for side, share in shares.items() if share}
         place = manifest.columns.get_indexer(pd.Index(["label", "group"])).max() + 1
-        manifest.insert(int(place), "split", _deal(manifest, wanted, seed))
+        manifest.insert(int(place), "split", _deal(manifest, wanted, seed, within))
     if "test" not in set(manifest["split"]):
         logger.info("The split has no test set.")
     return manifest
@@ -73,13 +76,15 @@ def side_shares(fractions: Sequence[float]) -> dict[str, float]:
     return shares
 
 
-def _complete(manifest: pd.DataFrame, shares: dict[str, float], seed: int) -> None:
+def _complete(
+    manifest: pd.DataFrame, shares: dict[str, float], seed: int, within: str | None
+) -> None:
     """Carve, in place, the validation that a published split may lack out of its training."""
     published = set(manifest["split"])
     if published == {"train", "test"}:
         train = manifest["split"] == "train"
         wanted = {side: shares[side] / (1 - shares["test"]) for side in ("train", "val")}
-        manifest.loc[train, "split"] = _deal(manifest[train], wanted, seed)
+        manifest.loc[train, "split"] = _deal(manifest[train], wanted, seed, within)
         logger.info("The published split has no validation: it is taken from training.")
     elif not {"train", "val"} <= published <= set(SIDES):
         raise InputError(
@@ -148,7 +153,9 @@ def _refuse_leaks(manifest: pd.DataFrame) -> None:
         raise InputError(f"{len(leaks)} groups are on more than one side of the split:", listing)
 
 
-def _deal(manifest: pd.DataFrame, shares: dict[str, float], seed: int) -> pd.Series[Any]:
+def _deal(
+    manifest: pd.DataFrame, shares: dict[str, float], seed: int, within: str | None
+) -> pd.Series[Any]:
     """Return the side of every row, by its index."""
     ordered = manifest.sort_values("image")
     names = ordered["image"]
@@ -156,8 +163,12 @@ def _deal(manifest: pd.DataFrame, shares: dict[str, float], seed: int) -> pd.Ser
         names = ordered["group"].where(ordered["group"].notna(), names)
     codes = pd.factorize(names)[0]
     labels = ordered["label"].to_numpy()
-    counts = np.zeros((codes.max() + 1, labels.max() + 1))
-    np.add.at(counts, (codes, labels), 1)
+    counts = _count(codes, labels)
+    strata = counts
+    if within is not None and within in ordered:
+        both = ordered.groupby(["label", within], dropna=False).ngroup().to_numpy()
+        # the classes as such, too: every side must have each of them, though not each pair
+        strata = np.hstack([counts, _count(codes, both)])
     groups_of_class = (counts > 0).sum(axis=0)
     if groups_of_class.min() < len(shares):
         listing = [f"class {label}: {count} groups" for label, count in enumerate(groups_of_class)]
@@ -168,13 +179,22 @@ def _deal(manifest: pd.DataFrame, shares: dict[str, float], seed: int) -> pd.Ser
         )
     for attempt in range(ATTEMPTS):
         stream = (seed, DEAL, attempt)
-        side = assign_groups(counts, np.array(list(shares.values())), stream)[codes]
+        side = assign_groups(strata, np.array(list(shares.values())), stream)[codes]
         if len(set(zip(side, labels, strict=True))) == len(shares) * counts.shape[1]:
             return pd.Series(np.array(list(shares))[side], index=ordered.index)
     raise InputError(
         f"The groups cannot be dealt out so that each of {', '.join(shares)} has every class: "
         "too few of them hold one class alone."
     )
+
+
+def _count(
+    groups: NDArray[np.integer[Any]], kinds: NDArray[np.integer[Any]]
+) -> NDArray[np.float64]:
+    """Return how many cases of each kind each group has, (G, K)."""
+    counts = np.zeros((groups.max() + 1, kinds.max() + 1))
+    np.add.at(counts, (groups, kinds), 1)
+    return counts
 
 
 def assign_groups(

@@ -27,6 +27,7 @@ from attnvgg.data.decoding import (
     reduce,
     reduction,
 )
+from attnvgg.data.stain import StainJitter
 from attnvgg.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -189,23 +190,28 @@ class Preprocess:
         return tables
 
 
-def augmentation(name: Literal["tutorial", "paper", "none"], preprocess: Preprocess) -> A.Compose:
+def augmentation(
+    name: Literal["tutorial", "paper", "stain", "none"], preprocess: Preprocess
+) -> A.Compose:
     """Return random transforms of a resized square (and its mask), ending at `size` pixels.
 
     Args:
         name: tutorial: rotation by up to 10 degrees, horizontal flip, centre crop; paper: random
-            crop, quarter turns, both flips (Yan et al., IPMI 2019); none: centre crop.
+            crop, quarter turns, both flips (Yan et al., IPMI 2019); stain: other amounts of the
+            stains of tissue, quarter turns, both flips, centre crop; none: centre crop.
         preprocess: names the sizes.
     """
     size = preprocess.size
     centre = [A.CenterCrop(size, size)] if size != preprocess.resize else []
     if name == "none":
         return A.Compose(centre)
+    turns = [A.RandomRotate90(p=1), A.HorizontalFlip(), A.VerticalFlip()]
     if name == "paper":
-        crop = A.RandomCrop(size, size)
-        return A.Compose([crop, A.RandomRotate90(p=1), A.HorizontalFlip(), A.VerticalFlip()])
+        return A.Compose([A.RandomCrop(size, size), *turns])
+    if name == "stain":
+        return A.Compose([*centre, StainJitter(), *turns])
     if name != "tutorial":
-        raise InputError(f"--data.augmentation {name} is none of tutorial, paper, none")
+        raise InputError(f"--data.augmentation {name} is none of tutorial, paper, stain, none")
     # the border is reflected: black corners are a shortcut for a model
     rotation = RotationAndFlip(limit=10, border_mode=cv2.BORDER_REFLECT_101, p=1)
     return A.Compose([rotation, *centre])

@@ -1,5 +1,6 @@
 """Arrays in, figures out: how good predictions are, and how sure that is."""
 
+from attnvgg.evaluation.bootstrap import share_interval
 from attnvgg.evaluation.instances import judge_instances
 from attnvgg.evaluation.intervals import AucInterval, auc_interval, wilson_interval
 from attnvgg.evaluation.metrics import (
@@ -11,8 +12,9 @@ from attnvgg.evaluation.metrics import (
     recalls,
     roc_auc,
 )
+from attnvgg.evaluation.ordinal import quadratic_kappa
 from attnvgg.evaluation.predictions import read_predictions
-from attnvgg.evaluation.report import evaluate_predictions, summary
+from attnvgg.evaluation.report import evaluate_predictions, majority, summary
 
 __all__ = [
     "AucInterval",
@@ -24,9 +26,12 @@ __all__ = [
     "confusion",
     "evaluate_predictions",
     "judge_instances",
+    "majority",
+    "quadratic_kappa",
     "read_predictions",
     "recalls",
     "roc_auc",
+    "share_interval",
     "summary",
     "wilson_interval",
 ]

@@ -58,7 +58,7 @@ def auc_interval(
     positive = classes == 1
     v10, v01 = structural_components(values[positive], values[~positive])
     auc = float(v10.mean())
-    codes = None if groups is None else _codes(groups, len(values))
+    codes = None if groups is None else group_codes(groups, len(values))
     if codes is None or codes.max() + 1 == len(codes):
         method, variance = "delong", _delong_variance(v10, v01)
     else:
@@ -129,8 +129,12 @@ def _undefined(auc: float, variance: float | None) -> str | None:
     return None
 
 
-def _codes(groups: ArrayLike, count: int) -> Codes:
-    """Return group numbers 0.., a missing group being one of its own."""
+def group_codes(groups: ArrayLike, count: int) -> Codes:
+    """Return group numbers 0.., a missing group being one of its own.
+
+    Raises:
+        InputError: there are not as many groups as cases.
+    """
     codes, names = pd.factorize(np.asarray(groups, dtype=object))
     if len(codes) != count:
         raise InputError(f"{len(codes)} groups and {count} cases do not belong together.")

@@ -5,6 +5,7 @@ The threshold is chosen on validation and locked; test is only judged by it.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from attnvgg.evaluation.metrics import (
     recalls,
     roc_auc,
 )
+from attnvgg.evaluation.ordinal import kappa_interval
 from attnvgg.evaluation.predictions import Probabilities, checked_predictions
 
 SENSITIVITY = 0.90
@@ -87,6 +89,9 @@ def summary(metrics: dict[str, Any]) -> str:
         start = f"At threshold {metrics['threshold']['value']:.4g} ({_rule(metrics)})"
         shown = ["sensitivity", "specificity", "balanced_accuracy", "ppv", "npv"]
     lines.append(f"{start}: {', '.join(f'{_title(k)} {_plain(figures[k])}' for k in shown)}.")
+    if many:
+        lines[-1] = f"{lines[-1][:-1]} ({majority(figures)})."
+        lines.append(f"Quadratic weighted kappa of grades: {_percentiles(figures)}.")
     if metrics["optimistic"]:
         lines.append(f"OPTIMISTIC. {metrics['note']}")
     return "\n".join(lines)
@@ -128,6 +133,7 @@ def _two_classes(cases: pd.DataFrame, scores: Probabilities, threshold: float) -
         "specificity": counts.specificity,
         "balanced_accuracy": counts.balanced_accuracy,
         "accuracy": counts.accuracy,
+        "majority": _majority(labels),
         "ppv": counts.ppv,
         "npv": counts.npv,
         "confusion": counts._asdict(),
@@ -162,8 +168,24 @@ def _many_classes(cases: pd.DataFrame, probabilities: Probabilities) -> dict[str
         "average_precision": average_precision(labels, probabilities) if several else None,
         "balanced_accuracy": balanced_accuracy(labels, probabilities),
         "accuracy": float(right.mean()),
+        "majority": _majority(labels),
+        "quadratic_kappa": _kappa(cases, probabilities),
         "per_class": each,
     }
+
+
+def _majority(labels: Labels) -> dict[str, Any]:
+    """Return the most frequent class, and the accuracy of calling every case so."""
+    counts = np.bincount(labels)
+    return {"class": int(counts.argmax()), "accuracy": float(counts.max() / len(labels))}
+
+
+def _kappa(cases: pd.DataFrame, probabilities: Probabilities) -> dict[str, Any]:
+    """Return the agreement of grades; it means nothing where the labels have no order."""
+    called = probabilities.argmax(axis=1)
+    classes, groups = probabilities.shape[1], cases["group"]
+    found = kappa_interval(cases["label"], called, classes, groups, LEVEL)
+    return {**asdict(found), "level": LEVEL, "method": "group bootstrap"}
 
 
 def _auc(cases: pd.DataFrame, labels: Labels, scores: Probabilities) -> dict[str, Any]:
@@ -193,6 +215,22 @@ def _interval(auc: dict[str, Any]) -> str:
     return (
         f"{auc['value']:.3f} ({auc['level']:.0%} interval {auc['lower']:.3f} to "
         f"{auc['upper']:.3f}, {auc['method'].capitalize().replace('Delong', 'DeLong')})"
+    )
+
+
+def majority(figures: dict[str, Any]) -> str:
+    """Return in words what an accuracy must be compared with."""
+    found = figures["majority"]
+    return f"calling every case class {found['class']}: {found['accuracy']:.3f}"
+
+
+def _percentiles(figures: dict[str, Any]) -> str:
+    found = figures["quadratic_kappa"]
+    if found["lower"] is None:
+        return _plain(found["value"])
+    return (
+        f"{found['value']:.3f} ({found['level']:.0%} interval {found['lower']:.3f} to "
+        f"{found['upper']:.3f}, {found['method']})"
     )
 
 

@@ -12,6 +12,8 @@ from attnvgg.explain.overlays import (
     scale_map,
     upsample,
 )
+from attnvgg.explain.slide_figures import save_slide
+from attnvgg.explain.slide_maps import SlideCase, found_shares, heat_map, write_map, write_polygons
 
 __all__ = [
     "LONGEST",
@@ -20,10 +22,16 @@ __all__ = [
     "Interpolation",
     "Kind",
     "ScaledMap",
+    "SlideCase",
+    "found_shares",
+    "heat_map",
     "overlay",
     "save_bag_grid",
     "save_grid",
     "save_panels",
+    "save_slide",
     "scale_map",
     "upsample",
+    "write_map",
+    "write_polygons",
 ]

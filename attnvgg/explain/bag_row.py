@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon, Rectangle
 from matplotlib.typing import ColorType
 
-from attnvgg.explain.bag_case import BagCase
+from attnvgg.explain.bag_case import BagCase, Selection
 from attnvgg.explain.overlays import jet
 from attnvgg.explain.page import INK, MARGIN, QUIET, WORDS, Page, fitted, verdict_words
 
@@ -32,7 +32,7 @@ class Box(NamedTuple):
 
 def row_height(case: BagCase, panel: float) -> float:
     """Return the height of a row in inches, whose instances are `panel` wide."""
-    return max(_height(case, panel), WORDS * len(verdict_words(case, *_count(case))))
+    return max(instance_height(case, panel), WORDS * len(verdict_words(case, *_count(case))))
 
 
 def slot_left(page: Page, slot: int) -> float:
@@ -55,14 +55,26 @@ def draw_row(page: Page, canvas: Axes, number: int, case: BagCase, longest: int)
         edge = top - page.row_gap / 2
         canvas.plot([MARGIN, page.width - MARGIN], [edge, edge], color=RULE, linewidth=0.5)
     page.draw_verdict(top, height, case, *_count(case))
-    start = top + (height - _height(case, page.panel)) / 2
-    chosen = case.select(longest)
+    start = top + (height - instance_height(case, page.panel)) / 2
+    draw_instances(page, canvas, start, case, case.select(longest))
+
+
+def draw_instances(page: Page, canvas: Axes, top: float, case: BagCase, chosen: Selection) -> None:
+    """Draw instances side by side, with a word on those left out.
+
+    Args:
+        page: with a panel for each instance that is shown.
+        canvas: of this page.
+        top: of the instances, in inches.
+        case: what to draw.
+        chosen: which of it.
+    """
     for slot, instance in enumerate(chosen.first):
-        _draw_instance(page, canvas, slot, start, case, instance)
+        _draw_instance(page, canvas, slot, top, case, instance)
     if chosen.rest:
-        _draw_rest(page, len(chosen.first), start, case, chosen.rest)
+        _draw_rest(page, len(chosen.first), top, case, chosen.rest)
     for slot, instance in enumerate(chosen.last, len(chosen.first) + 1):
-        _draw_instance(page, canvas, slot, start, case, instance)
+        _draw_instance(page, canvas, slot, top, case, instance)
 
 
 def written(weight: float) -> str:
@@ -208,7 +220,7 @@ def _number_top(case: BagCase, panel: float) -> float:
     return panel + (3 * FRAME + TRACK if has_track else 2 * FRAME) + 0.01
 
 
-def _height(case: BagCase, panel: float) -> float:
+def instance_height(case: BagCase, panel: float) -> float:
     """Return the height of an instance with all that is below it, in inches."""
     number = NUMBER if case.values is not None else 0
     return _number_top(case, panel) + number + SMALL * len(_names(case, 0))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -103,6 +103,22 @@ def save_panels(
         picture.save(temporary, "PNG", pnginfo=description, compress_level=1)
 
 
+def outline(axes: Axes, mask: ArrayLike, **place: Any) -> None:
+    """Draw a line around a region.
+
+    Args:
+        axes: of the picture.
+        mask: region, (h, w), more where it is.
+        place: of the mask in the axes, as `contour` takes it.
+    """
+    values = np.asarray(mask, dtype=np.float64)
+    if values.max() <= values.min():
+        return  # empty, or the whole image: no outline
+    for colour, width, alpha in (("black", 1.6, 0.35), ("white", 0.7, 1.0)):
+        middle = (values.max() + values.min()) / 2
+        axes.contour(values, [middle], colors=colour, linewidths=width, alpha=alpha, **place)
+
+
 def _draw_row(
     page: Page, number: int, case: Case, kind: Kind, interpolation: Interpolation
 ) -> None:
@@ -112,7 +128,7 @@ def _draw_row(
         axes.imshow(panel, interpolation="antialiased")
         axes.set_axis_off()
         if case.mask is not None:
-            _outline(axes, np.asarray(case.mask, dtype=np.float64))
+            outline(axes, case.mask)
         if column > 0:
             _draw_remark(axes, np.asarray((case.attn1, case.attn2)[column - 1]), kind)
     page.draw_verdict(top, height, case)
@@ -135,13 +151,6 @@ def _notes(
     if caption:
         sentences.append(caption)
     return textwrap.wrap(" ".join(sentences), 132)
-
-
-def _outline(axes: Axes, mask: Any) -> None:
-    if mask.max() <= mask.min():
-        return  # empty, or the whole image: no outline
-    for colour, width, alpha in (("black", 1.6, 0.35), ("white", 0.7, 1.0)):
-        axes.contour(mask, [mask.max() / 2], colors=colour, linewidths=width, alpha=alpha)
 
 
 def _draw_remark(axes: Axes, attention: NDArray[Any], kind: Kind) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -55,8 +55,17 @@ def scale_map(attention: ArrayLike, kind: Kind = "softmax") -> ScaledMap:
         low, high = weights.min(), weights.max()
         values = (weights - low) / (high - low) if high > low else np.full(weights.shape, 0.5)
         return ScaledMap(values.astype(np.float32), np.zeros(weights.shape, dtype=bool))
+    return scale_relative(weights * weights.size)
+
+
+def scale_relative(relative: NDArray[Any]) -> ScaledMap:
+    """Place weights relative to a uniform one on the scale of a softmax.
+
+    Args:
+        relative: of any shape; NaN, where there is none, stays NaN and is not clipped.
+    """
     with np.errstate(divide="ignore"):
-        octaves = np.log2(weights * weights.size)  # a weight of 0 is clipped like any small one
+        octaves = np.log2(relative)  # a weight of 0 is clipped like any small one
     values = 0.5 + octaves.clip(-OCTAVES, OCTAVES) / (2 * OCTAVES)
     return ScaledMap(values.astype(np.float32), np.abs(octaves) > OCTAVES)
 

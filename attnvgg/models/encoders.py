@@ -120,6 +120,46 @@ class DigitResNet18(Encoder):
         return self.network(_digits(instances))  # (n, 512)
 
 
+class PandaCNN(Encoder):
+    """The network of recipe G for a tile of a slide: two convolutions and two dense layers.
+
+    The published code flattens the 16 tiles of a slide into one vector in front of its first dense
+    layer, which so has 353,894,912 parameters; a tile at a time it has 22,118,912.
+
+    Args:
+        size: side of a tile in pixels.
+    """
+
+    name = "panda"
+    out_features = 512
+
+    def __init__(self, size: int = 128) -> None:
+        super().__init__(size=size)
+        if size < 10:
+            raise InputError(f"The encoder panda needs tiles of 10 pixels a side, not {size}.")
+        self.instance_shape = (3, size, size)
+        side = ((size - 3) // 2 - 2) // 2  # after two convolutions without padding, two pools
+        self.layers = nn.Sequential(
+            # the maximum of ReLUs is the ReLU of the maximum, which is of a quarter as many
+            nn.Conv2d(3, 36, kernel_size=4),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Conv2d(36, 48, kernel_size=3),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(48 * side**2, 512),  # 43,200 values for 128 pixels
+            nn.ReLU(),
+            nn.Linear(512, self.out_features),
+            nn.ReLU(),
+        )
+
+    def forward(self, instances: Tensor) -> Tensor:
+        """Encode normalised tiles (n, 3, size, size)."""
+        assert self.instance_shape is not None
+        return self.layers(_checked(instances, *self.instance_shape))  # (n, 512)
+
+
 class AttnVGGEncoder(Encoder):
     """The 1280 features in front of the last layer of `AttnVGG`.
 
@@ -195,6 +235,7 @@ ENCODERS: dict[str, type[Encoder]] = {
         LeNet,
         DigitResNet18,
         IdentityEncoder,
+        PandaCNN,
         AttnVGGEncoder,
         TorchvisionEncoder,
         TimmEncoder,

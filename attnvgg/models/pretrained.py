@@ -1,6 +1,5 @@
 """Models that save themselves to a folder and come back from a folder or a hub."""
 
-import hashlib
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from torch import nn
 
 from attnvgg.errors import InputError
 from attnvgg.files import atomic_path
-from attnvgg.models.weights import State, load_state, read_state
+from attnvgg.models.weights import State, digest, load_state, read_state
 
 FORMAT = 1
 WEIGHTS_FILE = "model.safetensors"
@@ -63,7 +62,7 @@ class Pretrained(nn.Module):
         state = {
             name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()
         }
-        config = {**self.config, **extra, "digest": _digest(state)}
+        config = {**self.config, **extra, "digest": digest(state)}
         text = json.dumps(config, indent=2, allow_nan=False)
         with atomic_path(Path(folder) / WEIGHTS_FILE) as path:
             # Not save_file, whose error on a full disk is no OSError.
@@ -140,12 +139,12 @@ def read_pretrained(folder: Path) -> tuple[dict[str, Any], State]:
         if not (folder / name).is_file():
             raise InputError(f"There is no {name} in {folder}, so it is not a saved model.")
     state = read_state(folder / WEIGHTS_FILE)
-    digest = _digest(state)
+    found = digest(state)
     config = _parse((folder / CONFIG_FILE).read_bytes(), folder)
     embedded = _embedded(folder / WEIGHTS_FILE)
-    if config["digest"] != digest and embedded is not None:
+    if config["digest"] != found and embedded is not None:
         config = _parse(embedded, folder)  # a save was cut between its two files
-    if config["digest"] != digest:
+    if config["digest"] != found:
         raise InputError(f"The weights in {folder} are corrupted: they are not those saved.")
     return config, state
 
@@ -170,13 +169,3 @@ def _embedded(path: Path) -> str | None:
     """Return the configuration inside a file of weights, if there is one."""
     with safe_open(path, framework="pt") as file:
         return (file.metadata() or {}).get("config")
-
-
-def _digest(state: State) -> str:
-    """Fingerprint names, types, shapes and bits of the weights; the same for the same weights."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

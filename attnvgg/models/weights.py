@@ -1,5 +1,6 @@
 """Files of weights: read them safely and say by name what does not fit."""
 
+import hashlib
 import os
 import pickle
 import zipfile
@@ -99,3 +100,13 @@ def _differences(expected: State, state: State) -> Iterator[str]:
     for name in state:
         if name not in expected:
             yield f"unexpected: {name}"
+
+
+def digest(state: State) -> str:
+    """Fingerprint names, types, shapes and bits of the weights; the same for the same weights."""
+    found = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].contiguous()
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

@@ -61,6 +61,8 @@ def encoder_arguments(
     """Return what the constructor of the encoder is called with."""
     if model.encoder in ("mlp", "identity"):
         return {"in_features": int(np.prod(instance_shape))}
+    if model.encoder == "panda":
+        return {"size": instance_shape[-1]}
     if model.encoder not in ("attnvgg", "torchvision", "timm"):
         return {}
     arguments: dict[str, Any] = {"weights": None if resumed else model.weights}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -45,6 +46,9 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         raise InputError("--precision fp16 needs a GPU: use bf16 or no.")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    # Large gradients are allocated anew in every step: in pages of 2 MiB, where Linux has them, a
+    # step of recipe G takes a third less. PyTorch reads this when it first allocates memory.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     AcceleratorState._reset_state(reset_partial_state=True)  # one process may train twice
     return Accelerator(
         cpu=on_cpu,

@@ -318,3 +318,59 @@ def test_sixty_thousand_images_take_a_moment():
     start = time.perf_counter()
     check_splits(split_manifest(manifest))
     assert time.perf_counter() - start < 10
+
+
+# ---------------------------------------------------------------- laboratories
+
+
+def two_sources(count=400, seed=0):
+    """Patients of one to three cases in two laboratories, of which one has far more positives."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 4, count)
+    source = np.repeat(np.where(rng.random(count) < 0.3, "north", "south"), sizes)
+    labels = (rng.random(len(source)) < np.where(source == "north", 0.9, 0.2)).astype(int)
+    return cases(sizes, labels, source=source)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_side_gets_its_share_of_each_class_of_each_laboratory(seed):
+    fractions = (0.6, 0.15, 0.25)
+    split = split_manifest(two_sources(), fractions, seed, within="source")
+    check_splits(split)
+    for _, rows in split.groupby(["label", "source"]):
+        found = rows["split"].value_counts(normalize=True)[SIDES]
+        assert np.abs(found.to_numpy() - fractions).max() < 2 / len(rows) + 0.005
+
+
+def test_without_it_the_laboratories_are_left_to_chance():
+    apart = []
+    for within in (None, "source"):
+        split = split_manifest(two_sources(), (0.6, 0.15, 0.25), 0, within)
+        shares = split.groupby("split")["source"].apply(lambda side: (side == "north").mean())
+        apart.append(shares.max() - shares.min())
+    assert apart[1] < 0.02 < apart[0]
+
+
+def test_a_pair_that_is_too_rare_for_every_side_is_no_hindrance():
+    table = two_sources(60).assign(source=lambda t: ["rare", *t["source"][1:]])
+    check_splits(split_manifest(table, (0.6, 0.2, 0.2), 0, within="source"))
+
+
+def test_a_column_that_is_not_there_and_values_that_are_missing():
+    table = two_sources(60)
+    plain = table.drop(columns="source")
+    pd.testing.assert_frame_equal(
+        split_manifest(plain, seed=3, within="source"), split_manifest(plain, seed=3)
+    )
+    check_splits(split_manifest(table.assign(source=np.nan), seed=3, within="source"))
+
+
+def test_validation_is_carved_from_training_within_laboratories():
+    table = two_sources()
+    test = np.isin(table["group"].str[1:].astype(int) % 4, 0)
+    split = split_manifest(
+        table.assign(split=np.where(test, "test", "train")), (0.7, 0.1, 0.2), 0, within="source"
+    )
+    rest = split[split["split"] != "test"]
+    for _, rows in rest.groupby(["label", "source"]):
+        assert abs((rows["split"] == "val").mean() - 0.125) < 2 / len(rows) + 0.005

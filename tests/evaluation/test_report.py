@@ -7,6 +7,7 @@ import pytest
 from attnvgg.errors import InputError
 from attnvgg.evaluation.intervals import auc_interval
 from attnvgg.evaluation.metrics import average_precision, confusion
+from attnvgg.evaluation.ordinal import kappa_interval
 from attnvgg.evaluation.predictions import read_predictions
 from attnvgg.evaluation.report import evaluate_predictions, summary
 
@@ -215,3 +216,35 @@ def test_reading_what_is_not_there_or_not_a_table(tmp_path):
     for name in ("empty.csv", "binary.csv", "."):
         with pytest.raises(InputError, match="not a CSV"):
             read_predictions(tmp_path / name)
+
+
+def test_the_majority_is_that_of_the_cases_judged():
+    table = predictions()
+    table.loc[table.index[60:80], "label"] = 1
+    found = evaluate_predictions(table)
+    test = table[table["split"] == "test"]
+    wanted = {"class": 1, "accuracy": pytest.approx((test["label"] == 1).mean())}
+    assert found["test"]["majority"] == wanted
+    assert found["val"]["majority"] == {"class": 0, "accuracy": 0.5}
+
+
+def test_kappa_of_grades_is_resampled_by_patient():
+    table = predictions(classes=6, count=240)
+    found = evaluate_predictions(table)
+    test = table[table["split"] == "test"]
+    values = test[[f"probability_{k}" for k in range(6)]].to_numpy()
+    expected = kappa_interval(test["label"], values.argmax(axis=1), 6, test["group"])
+    kappa = found["test"]["quadratic_kappa"]
+    assert (kappa["value"], kappa["lower"], kappa["upper"]) == (
+        expected.value, expected.lower, expected.upper,
+    )  # fmt: skip
+    said = summary(found)
+    assert f"Quadratic weighted kappa of grades: {kappa['value']:.3f} (95% interval" in said
+    assert "(calling every case class 0: 0.167)" in said
+
+
+def test_kappa_that_is_undefined_is_said_so():
+    table = predictions(classes=3, count=12)
+    rows = table["split"] == "test"
+    table.loc[rows, ["label", "probability_0", "probability_1", "probability_2"]] = [1, 0, 1, 0]
+    assert "kappa of grades: undefined" in summary(evaluate_predictions(table))

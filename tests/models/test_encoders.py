@@ -19,6 +19,7 @@ CASES = [
     ({"name": "digit_resnet18"}, (1, 28, 28), 512),
     ({"name": "digit_resnet18"}, (28, 28), 512),
     ({"name": "identity", "in_features": 7}, (7,), 7),
+    ({"name": "panda", "size": 32}, (3, 32, 32), 512),
     ({"name": "attnvgg", "backbone": "vgg11"}, (3, 32, 40), 1280),
     ({"name": "attnvgg", "backbone": "vgg11_bn", "attention": False}, (3, 33, 32), 1280),
     ({"name": "torchvision"}, (3, 32, 32), 512),
@@ -90,6 +91,31 @@ def test_dense_layers_are_those_of_keras():
     images = torch.randn(2, 28, 28)
     hidden = (images.flatten(1) @ encoder.layers[0].weight.T).relu()
     torch.testing.assert_close(encoder(images), (hidden @ encoder.layers[2].weight.T).relu())
+
+
+def test_parameters_of_recipe_g():
+    """SPEC 2: the first dense layer; the published one, of all 16 tiles, has 353,894,912."""
+    encoder = ENCODERS["panda"]()
+    counts = [sum(p.numel() for p in layer.parameters()) for layer in encoder.layers]
+    convolutions = [3 * 36 * 16 + 36, 36 * 48 * 9 + 48]
+    assert [count for count in counts if count] == [*convolutions, 22_118_912, 512 * 512 + 512]
+
+
+def test_recipe_g_is_the_published_order_of_layers():
+    """ReLU, then pool, as published; ours pools first."""
+    torch.manual_seed(0)
+    encoder = ENCODERS["panda"](size=20)
+    first, second, hidden, last = (layer for layer in encoder.layers if list(layer.parameters()))
+    tiles = torch.randn(2, 3, 20, 20)
+    found = nn.functional.max_pool2d(first(tiles).relu(), 2)
+    found = nn.functional.max_pool2d(second(found).relu(), 2).flatten(1)
+    torch.testing.assert_close(encoder(tiles), last(hidden(found).relu()).relu())
+
+
+def test_tiles_that_are_too_small_for_recipe_g():
+    ENCODERS["panda"](size=10)
+    with pytest.raises(InputError, match="10 pixels"):
+        ENCODERS["panda"](size=9)
 
 
 def test_parameters_of_lenet():

@@ -82,6 +82,25 @@ def test_recipe_m_figure_by_figure():
     assert len(candidates(config)) == len(config.pools) * len(config.rates)
 
 
+def test_recipe_g_figure_by_figure():
+    """SPEC 2; the learning rate and the decay are the published ones, as is one bag a step."""
+    config = settle(recipe("panda"), ("benign", "malignant"), (3, 128, 128))
+    wanted = {
+        "data.source": "panda", "data.labels": "binary", "data.image_size": 128,
+        "model.encoder": "panda", "model.width": 128, "model.num_classes": 1, "epochs": 10,
+        "batch_size": 1, "optim.name": "adam", "optim.lr": 1e-4, "optim.weight_decay": 5e-4,
+        "loss.gamma": 0.0, "loss.attention_decay": 0.0,
+    }  # fmt: skip
+    assert flatten(config).items() >= wanted.items()
+
+
+def test_panda_needs_no_more_than_its_name():
+    config = resolve(changed(data__source="panda"))
+    assert (config.data.image_size, config.data.resize) == (128, 128)
+    assert config.data.fractions == (0.7, 0.1, 0.2)
+    assert settle(config, tuple("012345"), (3, 128, 128)).model.num_classes == 6
+
+
 def test_what_may_change_in_a_continuation_exists():
     assert set(flatten(TrainBagsConfig())) >= CHANGEABLE | set(RESOLVED)
 
@@ -132,6 +151,7 @@ def test_logits_that_do_not_fit_the_labels(asked, names):
         ("mnist", (1, 28, 28), "mlp"),
         ("csv", (512,), "identity"),
         ("folders", (3, 224, 224), "torchvision"),
+        ("panda", (3, 128, 128), "panda"),
     ],
 )
 def test_the_encoder_follows_from_the_instances(source, shape, encoder):
@@ -184,6 +204,9 @@ def test_several_faults_are_told_at_once():
         ({"stage_one__share": 0.2, "data__source": "csv", "data__root": Path("x")}, "share"),
         ({"data__source": "csv"}, "--data.root"),
         ({"data__bags": Path("x")}, "--data.bags"),
+        ({"data__labels": "isup"}, "--data.labels"),
+        ({"data__tiles": Path("x")}, "--data.tiles"),
+        ({"data__bags": Path("x"), "data__source": "panda"}, "--data.bags"),
         ({"pools": ()}, "--pools"),
         ({"rates": ()}, "--rates"),
         ({"rates": (0.1, 0.1)}, "--rates"),

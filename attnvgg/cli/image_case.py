@@ -1,0 +1,105 @@
+"""One image as it is drawn: what a model says of it, and what it attended to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from attnvgg.data.decoding import read_image, read_mask
+from attnvgg.data.transforms import Preprocess
+from attnvgg.errors import InputError
+from attnvgg.explain import Case, Kind
+from attnvgg.models import Pretrained
+from attnvgg.training.predictions import to_probabilities
+
+
+def make_case(model: Pretrained, row: Mapping[Any, Any], *, convert: bool = False) -> Case:
+    """Run the model on one image and put together what is drawn of it.
+
+    Args:
+        model: from `load_model`.
+        row: `image`, and where known `label` and `mask`.
+        convert: accept formats that have to be converted.
+
+    Raises:
+        InputError: a file cannot be read, the model has no attention, or its configuration is
+            not whole.
+    """
+    preprocess = preprocess_of(model, convert)
+    with torch.inference_mode():
+        logits, attn1, attn2 = model(preprocess(row["image"])[None])
+    if attn1 is None or attn2 is None:
+        raise InputError("This model was trained without attention: it has no maps to draw.")
+    image = read_image(row["image"], convert=preprocess.convert)
+    probabilities = to_probabilities(logits.numpy())[0]
+    classes, predicted, scored = _decision(model.config, probabilities)
+    mask = row.get("mask")
+    return Case(
+        image=image,
+        attn1=attn1[0, 0].numpy(),
+        attn2=attn2[0, 0].numpy(),
+        probability=float(probabilities[scored if len(probabilities) > 1 else 0]),
+        predicted=classes[predicted],
+        label=_label(row, classes),
+        scored=classes[scored],
+        name=Path(row["image"]).name,
+        region=preprocess.region(*image.shape[:2]),
+        mask=read_mask(mask) if isinstance(mask, str) else None,
+        input_size=preprocess.size,
+    )
+
+
+def preprocess_of(model: Pretrained, convert: bool) -> Preprocess:
+    """Return the preprocessing of the model, accepting odd formats where either side does."""
+    preprocess = getattr(model, "preprocess", None)
+    if not isinstance(preprocess, Preprocess):
+        raise InputError(
+            "This model was saved without its preprocessing: how its images were cut and resized, "
+            "and so where its maps lie, cannot be known."
+        )
+    return replace(preprocess, convert=True) if convert else preprocess
+
+
+def _decision(config: dict[str, Any], probabilities: np.ndarray) -> tuple[list[str], int, int]:
+    """Return the names of the classes, the one that is called, and the one to quote."""
+    count = max(2, len(probabilities))
+    names = config.get("classes") or list(range(count))
+    if not isinstance(names, list) or len(names) != count:
+        raise InputError(
+            f"This model tells {count} classes apart, but its config.json has {names}."
+        )
+    classes = [str(name) for name in names]
+    if count > 2:
+        called = int(probabilities.argmax())
+        return classes, called, called
+    threshold = config.get("threshold")
+    called = int(probabilities[-1] >= (0.5 if threshold is None else threshold))
+    return classes, called, 1
+
+
+def _label(row: Mapping[Any, Any], classes: Sequence[str]) -> str | None:
+    """Return the name of the true class, where it is known."""
+    label = row.get("label")
+    if label is not None and not 0 <= label < len(classes):
+        raise InputError(
+            f"{row['image']} has label {label}, but the classes of the model are "
+            f"0 to {len(classes) - 1}."
+        )
+    return None if label is None else classes[int(label)]
+
+
+def kind_of(model: Pretrained, scale: str) -> Kind:
+    if scale == "per-image":
+        return "per-image"
+    return "softmax" if model.config["arguments"].get("normalize_attn") else "sigmoid"
+
+
+def caption_of(model: Pretrained) -> str | None:
+    if model.config.get("synthetic"):
+        return "SYNTHETIC data: the model was trained on drawn pictures, not on photographs."
+    return None

@@ -1,0 +1,1 @@
+"""Models at work: features of whole slides, spread over processes and clusters."""

@@ -1,0 +1,122 @@
+"""A training job on Amazon SageMaker, really started.
+
+The names are those of version 3 of the SageMaker Python SDK, which is imported only here and only
+when a job is started. `sagemaker.train.configs` still works but is deprecated by
+`sagemaker.core.training.configs`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from attnvgg.deploy.container import CHECKPOINTS
+from attnvgg.deploy.training_job import PYTHON, PYTORCH, Job, check, stage_source
+from attnvgg.errors import InputError
+
+CODE = "/opt/ml/input/data/code"  # where the SDK puts the source
+HOUR = 3600
+REFUSING = {"botocore", "boto3", "s3transfer", "sagemaker", "pydantic_core"}
+"""Packages whose errors tell the user, not the programmer, what is wrong."""
+
+
+def submit(job: Job) -> str:
+    """Upload source and data, start the job, and return its name without waiting for its end.
+
+    Raises:
+        InputError: a part of the job cannot be, the SDK is not installed, no region is known, or
+            AWS says no.
+    """
+    check(job)
+    sdk = _import_sdk()
+    try:
+        return _submit(job, sdk)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in REFUSING:
+            raise
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"The job could not be started: {reason}") from error
+
+
+def _submit(job: Job, sdk: Any) -> str:
+    bucket, _, prefix = job.output.removeprefix("s3://").partition("/")
+    aws = sdk.boto3.Session(region_name=job.region)
+    if aws.region_name is None:
+        raise InputError("No AWS region is known: give --region, such as eu-central-1.")
+    session = sdk.Session(  # so that uploads go below the output, not to a bucket of the account
+        boto_session=aws, default_bucket=bucket, default_bucket_prefix=prefix.strip("/") or None
+    )
+    image = job.image or sdk.image_uris.retrieve(
+        "pytorch", region=aws.region_name, version=PYTORCH, py_version=PYTHON,
+        instance_type=job.instance_type, image_scope="training",
+    )  # fmt: skip
+    channels = [
+        sdk.configs.InputData(channel_name=name, data_source=place)
+        for name, place in job.channels.items()
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        stage_source(job, Path(folder))
+        trainer = sdk.ModelTrainer(
+            sagemaker_session=session, training_image=image, **_parts(job, sdk, Path(folder))
+        )
+        trainer.train(input_data_config=channels, wait=False, logs=False)
+    return str(trainer._latest_training_job.training_job_name)  # the SDK has no other way
+
+
+def _parts(job: Job, sdk: Any, source: Path) -> dict[str, Any]:
+    """Return what the job is made of, in the SDK's words."""
+    configs, longest = sdk.configs, round(job.hours * HOUR)
+    wait = {"max_wait_time_in_seconds": longest + 24 * HOUR} if job.spot else {}
+    return {
+        "base_job_name": job.name,
+        "role": job.role,
+        "source_code": configs.SourceCode(
+            source_dir=str(source), requirements="requirements.txt", entry_script=job.entry
+        ),
+        "distributed": sdk.Torchrun(),
+        "compute": configs.Compute(
+            instance_type=job.instance_type,
+            instance_count=job.instance_count,
+            volume_size_in_gb=job.volume_gib,
+            enable_managed_spot_training=job.spot,
+        ),
+        "stopping_condition": configs.StoppingCondition(max_runtime_in_seconds=longest, **wait),
+        "output_data_config": configs.OutputDataConfig(s3_output_path=job.output),
+        # Without a place the SDK takes one of the job's own below the output.
+        "checkpoint_config": configs.CheckpointConfig(
+            s3_uri=job.checkpoints, local_path=CHECKPOINTS
+        ),
+        "environment": environment(),
+        "hyperparameters": job.parameters,
+    }
+
+
+def environment() -> dict[str, str]:
+    """Return the variables that a job is given beside SageMaker's own."""
+    return {"SM_CHECKPOINT_DIR": CHECKPOINTS, "PYTHONPATH": CODE, "NO_ALBUMENTATIONS_UPDATE": "1"}
+
+
+def _import_sdk() -> Any:
+    """Return the parts of the SDK that are used.
+
+    Raises:
+        InputError: it is not installed, or is older than version 3.
+    """
+    try:
+        import boto3
+        from sagemaker.core import image_uris
+        from sagemaker.core.helper.session_helper import Session
+        from sagemaker.core.training import configs
+        from sagemaker.train import ModelTrainer
+        from sagemaker.train.distributed import Torchrun
+    except ImportError as error:
+        raise InputError(
+            'The SageMaker SDK, version 3, is needed: pip install "attnvgg[aws]" (into an '
+            "environment of its own, it replaces other packages)."
+        ) from error
+    return SimpleNamespace(
+        boto3=boto3, image_uris=image_uris, Session=Session, configs=configs,
+        ModelTrainer=ModelTrainer, Torchrun=Torchrun,
+    )  # fmt: skip
