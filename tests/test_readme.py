@@ -11,6 +11,7 @@ import pytest
 
 from attnvgg.cli.common import parse_config
 from attnvgg.cli.main import COMMANDS
+from attnvgg.training.bag_options import TrainBagsConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -28,12 +29,13 @@ def blocks(path, language):
 def commands(path):
     """Every command of ours in the page, as words after the script's or the command's name."""
     for block in blocks(path, "bash"):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             for part in line.split("#")[0].split("&&"):
                 words = shlex.split(part)
                 for i, word in enumerate(words):
                     if re.fullmatch(r"scripts/\w+\.py", word):
-                        yield Path(word).stem, words[i + 1 :]
+                        said = words[i + 1 :]
+                        yield Path(word).stem, [one for one in said if not one.startswith("$")]
                     elif word == "attnvgg" and i == 0:
                         yield words[1], words[2:]
 
@@ -75,7 +77,11 @@ def test_commands_parse(command, words):
         if name.endswith("Config") and value.__name__.lower().startswith(command[:5])
     )  # fmt: skip
     words = [str(ROOT / word) if word.startswith("configs/") else word for word in words]
-    parse_config(config, words, command)
+    if command != "launch_sagemaker":
+        parse_config(config, words, command)
+        return
+    _, theirs = module.parse_launch(config, words, command)  # the rest is for the training script
+    parse_config(TrainBagsConfig, theirs, "train_bags")
 
 
 def test_the_test_command_is_found_by_ci():

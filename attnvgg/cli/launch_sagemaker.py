@@ -72,7 +72,7 @@ class LaunchConfig:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_command(launch, LaunchConfig, argv, "launch_sagemaker", _parse)
+    return run_command(launch, LaunchConfig, argv, "launch_sagemaker", parse_launch)
 
 
 def launch(request: tuple[LaunchConfig, list[str]]) -> None:
@@ -145,7 +145,7 @@ def _simulate(job: Job, config: LaunchConfig) -> None:
         logger.info("The folder was temporary: keep it with --root FOLDER.")
 
 
-def _parse(
+def parse_launch(
     config_class: type[LaunchConfig], words: Sequence[str], command: str
 ) -> tuple[LaunchConfig, list[str]]:
     """Take the options of this command, and leave the others to the training script."""

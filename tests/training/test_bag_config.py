@@ -206,7 +206,6 @@ def test_several_faults_are_told_at_once():
         ({"data__bags": Path("x")}, "--data.bags"),
         ({"data__labels": "isup"}, "--data.labels"),
         ({"data__tiles": Path("x")}, "--data.tiles"),
-        ({"data__bags": Path("x"), "data__source": "panda"}, "--data.bags"),
         ({"pools": ()}, "--pools"),
         ({"rates": ()}, "--rates"),
         ({"rates": (0.1, 0.1)}, "--rates"),
