@@ -3,9 +3,9 @@
 The published network flattens the tiles into one vector (see `PublishedSlide`). Both have the same
 Adam with the same kernels and the same slides, and a process of its own: ours as `attnvgg
 train_bags` runs it, which asks PyTorch for memory in large pages; theirs as PyTorch runs it, and
-then once more with such pages. They take turns of a few steps, the first seconds of which do not count: the
-gigabytes that the other one gave back to the system must be had again before memory is as in
-training. It needs 8 GB, for the published network.
+then once more with such pages. They take turns of a few steps, the first seconds of which do not
+count: the gigabytes that the other one gave back to the system must be had again before memory is
+as in training. It needs 8 GB, for the published network.
 """
 
 from __future__ import annotations
