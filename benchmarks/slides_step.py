@@ -2,16 +2,15 @@
 
 The published network flattens the tiles into one vector (see `PublishedSlide`). Both have the same
 Adam with the same kernels and the same slides, and a process of its own: ours as `attnvgg
-train_bags` runs it, which asks PyTorch for memory in large pages; theirs as PyTorch runs it, and
-then once more with such pages. They take turns of a few steps, the first seconds of which do not
-count: the gigabytes that the other one gave back to the system must be had again before memory is
-as in training. It needs 8 GB, for the published network.
+train_bags` runs it, which keeps the memory that it frees; theirs as PyTorch runs it, and then once
+more so that it keeps its memory too. They take turns of a few steps, the first seconds of which do
+not count: the gigabytes that the other one gave back to the system must be had again before memory
+is as in training. It needs 8 GB, for the published network.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from attnvgg.cli.common import parse_config
 from attnvgg.data.bags import ArrayBags
+from attnvgg.training.allocator import keep_freed_memory
 from attnvgg.training.bag_config import TrainBagsConfig, resolve, settle
 from attnvgg.training.build_bags import build_bag_model, make_bag_trainer
 from attnvgg.training.checkpoint import Progress
@@ -93,8 +93,9 @@ class Contender:
 
     current: Contender
 
-    def __init__(self, name: str, pages: bool, threads: int) -> None:
-        os.environ["THP_MEM_ALLOC_ENABLE"] = "1" if pages else "0"
+    def __init__(self, name: str, keeps: bool, threads: int) -> None:
+        if keeps:
+            keep_freed_memory()
         torch.set_num_threads(threads)
         self.bags, table = make_slides()
         model, self.step = make_ours(self.bags, table) if name == "ours" else make_theirs()
@@ -113,15 +114,15 @@ class Contender:
         return statistics.median(times)
 
 
-def enter(name: str, pages: bool) -> Pool:
+def enter(name: str, keeps: bool) -> Pool:
     """Return a process with a contender in it."""
     pool = multiprocessing.get_context("spawn").Pool(1)
-    pool.apply(_enter, (name, pages, torch.get_num_threads()))
+    pool.apply(_enter, (name, keeps, torch.get_num_threads()))
     return pool
 
 
-def _enter(name: str, pages: bool, threads: int) -> None:
-    Contender.current = Contender(name, pages, threads)
+def _enter(name: str, keeps: bool, threads: int) -> None:
+    Contender.current = Contender(name, keeps, threads)
 
 
 def _turn() -> float:
@@ -158,7 +159,7 @@ def main() -> None:
         print(f"  {name:<9} {1e3 * middle:6.0f} ms a step   {counts[name]:,} parameters")
     faster, share = ratio(published, own), counts["published"] / counts["ours"]
     tell("speed", f"{faster:.1f}x, median of paired ratios", f"{FASTER:.0f}x", faster >= FASTER)
-    print(f"            {level:.1f}x with large pages for both")
+    print(f"            {level:.1f}x where both keep their memory")
     # attention and head, which are in both, are no sixteenth
     tell("size", f"1/{share:.1f} of its parameters", f"1/{FEWER:.0f}", round(share) >= FEWER)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from attnvgg.errors import InputError
+from attnvgg.training.allocator import keep_freed_memory
 from attnvgg.training.checkpoint import Progress, load_state
 from attnvgg.training.predictions import Predictions, joined, score
 from attnvgg.training.run import RunFolder
@@ -46,9 +46,8 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         raise InputError("--precision fp16 needs a GPU: use bf16 or no.")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    # Large gradients are allocated anew in every step: in pages of 2 MiB, where Linux has them, a
-    # step of recipe G takes a third less. PyTorch reads this when it first allocates memory.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if on_cpu:
+        keep_freed_memory()
     AcceleratorState._reset_state(reset_partial_state=True)  # one process may train twice
     return Accelerator(
         cpu=on_cpu,
