@@ -79,11 +79,19 @@ def read_all(encoder: TileEncoder, slides: list[tuple[Any, Tiles]]) -> list[torc
 
 
 def compute_all(encoder: TileEncoder, images: list[torch.Tensor]) -> None:
-    """Encode what was read, as extraction does."""
-    with torch.inference_mode():
-        for start in range(0, len(images), BATCH):
+    """Encode what was read, as extraction does: a batch a core, on one thread each."""
+
+    def compute(start: int) -> torch.Tensor:
+        with torch.inference_mode():
             batch = torch.stack(images[start : start + BATCH])
-            encoder.network(batch.to(memory_format=torch.channels_last))
+            return encoder.network(batch.to(memory_format=torch.channels_last)).float()
+
+    threads = torch.get_num_threads()
+    calls = ((None, partial(compute, start)) for start in range(0, len(images), BATCH))
+    with closing(read_ahead(calls, threads, threads, partial(torch.set_num_threads, 1))) as done:
+        for _, vectors in done:
+            vectors.result()
+    torch.set_num_threads(threads)
 
 
 def sleeping(encoder: TileEncoder, share: float) -> tuple[float, float, float]:

@@ -63,7 +63,7 @@ class ExtractConfig(FeatureSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes the GPU where there is one."""
     threads: int | None = None
-    """CPU threads of the encoder; null: PyTorch's choice."""
+    """CPU threads that compute, a batch each; null: PyTorch's choice."""
     cluster: Literal["none", "ray"] = "none"
     """ray: a worker a GPU (or core) of the Ray cluster of RAY_ADDRESS, or of this machine. All of
     its machines must see the slides and the folder of the features."""

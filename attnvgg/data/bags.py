@@ -21,6 +21,7 @@ from attnvgg.data.cache import ImageCache
 from attnvgg.data.features import feature_attributes, read_features
 from attnvgg.data.images import ImageDataset
 from attnvgg.data.listing import images_below
+from attnvgg.data.tile_folders import tile_labels
 from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
 
@@ -124,6 +125,8 @@ class FeatureBags(BagDataset):
 class ImageBags(BagDataset):
     """Bags of pictures, a folder each; what an `ImageDataset` does to a picture is done to each.
 
+    Tiles of a slide have `instance_labels` where `tile_labels` knows them.
+
     Args:
         manifest: bags whose `image` is a folder.
         preprocess: the deterministic way from file to tensor.
@@ -152,6 +155,10 @@ class ImageBags(BagDataset):
         if empty:
             raise InputError("Bags must be folders of images; these hold none:", empty)
         self.lengths = np.array([len(found) for found in files], dtype=np.int64)
+        self.instance_labels = [
+            tile_labels(Path(name), [path.name for path in found])
+            for name, found in zip(self.names, files, strict=True)
+        ]
         self.starts = offsets_of(self.lengths)[:-1]
         pictures = pd.DataFrame({"image": [str(path) for found in files for path in found]})
         self.pictures = ImageDataset(pictures.assign(label=0), preprocess, augment, cache, seed)
@@ -172,8 +179,12 @@ class ImageBags(BagDataset):
         return [self.pictures.images[picture] for picture in self.rows(row)]
 
     def instances(self, position: int) -> dict[str, torch.Tensor]:
-        images = [self.pictures[picture]["image"] for picture in self.rows(position)]
-        return {"instances": torch.stack(images)}
+        rows = self.rows(position)
+        bag = {"instances": torch.stack([self.pictures[picture]["image"] for picture in rows])}
+        labels = self.instance_labels[position % len(self)]
+        if labels is not None:
+            bag["instance_labels"] = torch.from_numpy(labels)
+        return bag
 
     def inspect(self, row: int) -> Inspection:
         problems: list[str] = []

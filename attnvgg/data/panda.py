@@ -6,7 +6,8 @@ A folder holds `train.csv` (image_id, isup_grade; data_provider and patient_id w
 - `train_tiles/<image_id>/*.png` or `train_tiles/<image_id>_<n>.png`, tiles cut before.
 
 Or it holds `training` and `testing`, each with slides or tiles; the table is in the folder, or
-each of the two has its own.
+each of the two has its own. `regions/<image_id>.png`, white where the finding is, is optional: which
+tiles of a slide are positive is then known, to judge the attention by, never to train.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
@@ -33,11 +32,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from attnvgg.data.cores import available_cores
+from attnvgg.data.decoding import read_mask
+from attnvgg.data.regions import REGIONS, region_file, region_shares
 from attnvgg.data.slides import Slide
 from attnvgg.data.synthetic.slide_cases import (
     DOWNSAMPLE,
     IMAGES,
-    REGIONS,
     SlideCase,
     draw_case,
     draw_slide_cases,
@@ -159,16 +159,13 @@ def region_ceiling(folder: str | os.PathLike[str]) -> float:
 
 def tile_shares(folder: Path, image_id: str) -> np.ndarray:
     """Return the share of each of a slide's 16 tiles that planted growth covers, (N,)."""
-    mask = cv2.imread(str(folder / REGIONS / f"{image_id}.png"), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
+    path = folder / IMAGES / f"{image_id}.tiff"
+    if not region_file(path).is_file():
         raise InputError(f"{folder} is not a sample of slides: it has no region of {image_id}.")
-    with Slide(folder / IMAGES / f"{image_id}.tiff") as slide:
-        tiles = panda_tiles(slide)
-    side = tiles.side // DOWNSAMPLE
-    corners = tiles.coords // DOWNSAMPLE
-    return np.array(
-        [(mask[y : y + side, x : x + side] > 0).sum() / side**2 for x, y in corners.tolist()]
-    )
+    with Slide(path) as slide:
+        tiles, width, height = panda_tiles(slide), slide.width, slide.height
+    mask = read_mask(region_file(path)) > 0
+    return region_shares(mask, tiles.coords, tiles.side, width, height)
 
 
 def _mean_colour(path: Path) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Slides cut once into a few tiles each: a folder of PNG files a slide, a bag of pictures.
 
-Beside its tiles a folder has `coords.csv` (file, x, y, side: each tile in level-0 pixels) and
+Beside its tiles a folder has `coords.csv` (file, x, y, side: each tile in level-0 pixels; label
+where `regions/<slide>.png` beside the folder of the slides says where the finding is) and
 `slide.json`, which says what it was cut from and how. It appears whole or not at all, so cutting
 goes on where it was stopped.
 """
@@ -19,11 +20,14 @@ from functools import partial
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from attnvgg.data.cores import available_cores
+from attnvgg.data.decoding import read_mask
 from attnvgg.data.listing import is_image
+from attnvgg.data.regions import region_file, region_shares
 from attnvgg.data.slides import Slide
 from attnvgg.data.tiles import panda_tiles, read_tile
 from attnvgg.errors import InputError
@@ -31,7 +35,8 @@ from attnvgg.files import atomic_folder
 
 # Of recipe G: tiles a slide, pixels a side, at the level nearest to this downsample.
 COUNT, SIZE, DOWNSAMPLE = 16, 128, 4.0
-VERSION = 1  # raise it when the same slide would give other tiles
+VERSION = 2  # raise it when the same slide would give other tiles
+SHARE = 0.1  # of a tile that must lie in a region for the tile to be positive
 ABOUT, COORDS = "slide.json", "coords.csv"
 FLAT = re.compile(r"(.+)_[0-9]{1,9}")  # <slide>_<number of the tile>
 
@@ -99,6 +104,21 @@ def link_tiles(tiles: Mapping[str, Sequence[Path]], folder: Path) -> dict[str, P
     return made
 
 
+def tile_labels(folder: Path, files: Sequence[str]) -> np.ndarray | None:
+    """Return 1 for the tiles that a known region covers a tenth of, else 0; None if unknown.
+
+    Args:
+        folder: of the tiles of a slide.
+        files: the tiles, in their order.
+    """
+    if not (folder / ABOUT).is_file() or not (folder / COORDS).is_file():
+        return None  # it was not cut here
+    table = pd.read_csv(folder / COORDS).set_index("file")
+    if "label" not in table:
+        return None
+    return table["label"].reindex([os.path.basename(file) for file in files]).to_numpy(np.float32)
+
+
 def flat_tiles(files: Iterable[Path]) -> dict[str, list[Path]]:
     """Return the pictures called <slide>_<number> by their slide."""
     found: dict[str, list[Path]] = {}
@@ -133,15 +153,23 @@ def _cut(path: Path, target: Path) -> None:
             data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)[1]
             rows.append({"file": f"{number:02d}.png", "x": x, "y": y, "side": tiles.side})
             (folder / rows[-1]["file"]).write_bytes(data)
-        pd.DataFrame(rows).to_csv(folder / COORDS, index=False)
+        table = pd.DataFrame(rows)
+        if (region := region_file(path)).is_file():
+            mask = read_mask(region) > 127
+            shares = region_shares(mask, tiles.coords, tiles.side, slide.width, slide.height)
+            table["label"] = (shares >= SHARE).astype(int)
+        table.to_csv(folder / COORDS, index=False)
         (folder / ABOUT).write_text(about, encoding="utf-8")
 
 
 def _about(slide: Path) -> str:
     """Return what tells whether tiles are those of a slide as it is now."""
-    state = slide.stat()
-    cut = {"version": VERSION, "count": COUNT, "size": SIZE, "downsample": DOWNSAMPLE}
-    return json.dumps({"slide": slide.name, "bytes": state.st_size, "ns": state.st_mtime_ns} | cut)
+    state, region = slide.stat(), region_file(slide)
+    about = {"slide": slide.name, "bytes": state.st_size, "ns": state.st_mtime_ns}
+    about |= {"version": VERSION, "count": COUNT, "size": SIZE, "downsample": DOWNSAMPLE}
+    if region.is_file():
+        about |= {"region_ns": region.stat().st_mtime_ns}
+    return json.dumps(about)
 
 
 def _is_cut(slide: Path, target: Path) -> bool:

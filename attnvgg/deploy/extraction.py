@@ -1,13 +1,17 @@
-"""Features of whole slides: threads read tiles while the encoder computes.
+"""Features of whole slides: threads read tiles while others compute.
 
 One stream of tiles runs through all slides, so the next slide is opened, planned and read while
-the last tiles of the one before are computed.
+the last tiles of the one before are computed. A batch holds tiles of one slide only, so a slide's
+features do not depend on its neighbours.
+
+On a CPU every thread computes a batch of its own, on one core. Sharing a batch among the cores
+makes all of them wait for each other after every layer, and for a core that is reading.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import closing
 from dataclasses import dataclass
@@ -36,6 +40,7 @@ from attnvgg.deploy.tile_encoders import TileEncoder
 from attnvgg.errors import InputError
 
 Result = TypeVar("Result")
+Features = NDArray[np.float32]
 
 BATCHES_AHEAD = 2  # read beyond the one that is computed
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -73,7 +78,7 @@ def encode_tiles(
     readers: int = 2,
     device: str | torch.device = "cpu",
     precision: Precision = "no",
-) -> NDArray[np.float32]:
+) -> Features:
     """Return the features of tiles, (N, D); they are read while others are computed.
 
     Args:
@@ -91,10 +96,9 @@ def encode_tiles(
     """
     job = _Job(slide.path, _done((slide, tiles)))
     pace = Pace(batch_size, readers, str(device))
-    loaded = read_ahead(job.calls(preprocess), readers, BATCHES_AHEAD * batch_size)
-    with closing(loaded):
-        futures = (future for _, future in loaded)
-        return _encode(encoder, futures, len(tiles.coords), pace, precision)
+    calls = job.calls(preprocess)
+    with closing(_encoded(calls, encoder, pace, precision)) as encoded:
+        return _joined(future for _, future in encoded)
 
 
 def extract(
@@ -126,11 +130,11 @@ def extract(
     calls = (
         call for path, future in opened for call in _Job(path, future).calls(encoder.preprocess)
     )
-    loaded = read_ahead(calls, pace.readers, BATCHES_AHEAD * pace.batch_size)
-    with closing(opened), closing(loaded):
-        for job, waiting in groupby(loaded, key=lambda one: one[0]):
-            futures = (future for _, future in waiting)
-            yield _finish(job, futures, out, encoder, settings, pace, between)
+    encoded = _encoded(calls, encoder.network, pace, settings.precision)
+    with closing(opened), closing(encoded):
+        for job, batches in groupby(encoded, key=lambda one: one[0]):
+            futures = (future for _, future in batches)
+            yield _finish(job, futures, out, encoder, settings, between)
 
 
 class _Job:
@@ -169,59 +173,82 @@ def _open(path: Path, settings: FeatureSettings) -> tuple[Slide, Tiles]:
 
 def _finish(
     job: _Job,
-    futures: Iterator[Future[Tensor]],
+    batches: Iterator[Future[Features]],
     out: Path,
     encoder: TileEncoder,
     settings: FeatureSettings,
-    pace: Pace,
     between: Callable[[], None],
 ) -> Outcome:
-    """Compute and write a slide, and close it once nobody reads it any more."""
+    """Write the features of a slide, and close it once nobody reads it any more."""
     try:
-        if job.opened.exception() is not None:
-            next(futures).result()  # raises what opening it has raised
-        slide, tiles = job.opened.result()
-        features = _encode(
-            encoder.network, futures, len(tiles.coords), pace, settings.precision, between
-        )
+        features = _joined(batches, between)
     except InputError as error:
         job.failed = True
         outcome = Outcome(job.path, 0, _told(error, job.path))
     else:
+        slide, tiles = job.opened.result()
         attributes = attributes_of(slide, tiles, settings, encoder)
         _write(feature_path(out, job.path), features, tiles.coords, attributes)
         outcome = Outcome(job.path, len(features), None)
-    wait(list(futures))  # those of a slide that has failed
+    wait(list(batches))  # those of a slide that has failed
     if job.opened.exception() is None:
         job.opened.result()[0].close()
     return outcome
 
 
-def _encode(
+def _encoded(
+    calls: Iterator[tuple[_Job, Callable[[], Tensor | None]]],
     network: nn.Module,
-    futures: Iterator[Future[Tensor]],
-    count: int,
     pace: Pace,
     precision: Precision,
-    between: Callable[[], None] = lambda: None,
-) -> NDArray[np.float32]:
-    """Return the features of so many tiles that are being read, (N, D)."""
-    device, features = torch.device(pace.device), np.empty((0, 0), np.float32)
-    done = 0
-    while done < count:
+) -> Generator[tuple[_Job, Future[Features]], None, None]:
+    """Load tiles by these calls, and yield the features of each batch, begun ahead, in order."""
+    loaded = read_ahead(calls, pace.readers, BATCHES_AHEAD * pace.batch_size)
+
+    def batches() -> Iterator[tuple[_Job, Callable[[], Features]]]:
+        for job, tiles in groupby(loaded, key=lambda one: one[0]):
+            futures = (future for _, future in tiles)
+            while batch := list(islice(futures, pace.batch_size)):
+                yield job, partial(_encode, network, batch, pace.device, precision)
+
+    on_cpu = torch.device(pace.device).type == "cpu"
+    threads = torch.get_num_threads()
+    many = threads if on_cpu else 1
+    computed = read_ahead(batches(), many, many, _use_one_core if on_cpu else None)
+    try:
+        with closing(loaded), closing(computed):
+            yield from computed
+    finally:
+        torch.set_num_threads(threads)  # for threads that begin later
+
+
+def _use_one_core() -> None:
+    torch.set_num_threads(1)  # of this thread, and of those that begin after it
+
+
+def _encode(
+    network: nn.Module, batch: list[Future[Any]], device: str, precision: Precision
+) -> Features:
+    """Return the features of tiles that are being read, (n, D)."""
+    wait(batch)  # all of them, so that no thread reads on when one has failed
+    images = torch.stack([future.result() for future in batch])  # (n, 3, H, W)
+    # channels last: half as fast again for convolutions on a CPU, and with half precision
+    images = images.to(device, memory_format=torch.channels_last)
+    half = AUTOCAST.get(precision)
+    on = torch.device(device).type
+    with torch.inference_mode(), torch.autocast(on, half, enabled=half is not None):
+        return np.asarray(network(images).float().cpu())  # (n, D)
+
+
+def _joined(
+    batches: Iterator[Future[Features]], between: Callable[[], None] = lambda: None
+) -> Features:
+    """Return the features of a whole slide, (N, D)."""
+    parts = []
+    for batch in batches:
         between()
-        batch = list(islice(futures, pace.batch_size))
-        wait(batch)  # all of them, so that no thread reads on when one has failed
-        images = torch.stack([future.result() for future in batch])  # (n, 3, H, W)
-        # channels last: half as fast again for convolutions on a CPU, and with half precision
-        images = images.to(device, memory_format=torch.channels_last)
-        half = AUTOCAST.get(precision)
-        with torch.inference_mode(), torch.autocast(device.type, half, enabled=half is not None):
-            vectors = network(images).float().cpu().numpy()  # (n, D)
-        if not done:
-            features = np.empty((count, *vectors.shape[1:]), np.float32)
-        features[done : done + len(vectors)] = vectors
-        done += len(vectors)
+        parts.append(batch.result())
+    features = np.concatenate(parts)
     if not np.isfinite(features).all():
         raise InputError("The encoder makes features that are NaN or infinite: try --precision no.")
     return features

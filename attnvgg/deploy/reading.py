@@ -12,7 +12,10 @@ Result = TypeVar("Result")
 
 
 def read_ahead(
-    calls: Iterator[tuple[Key, Callable[[], Result]]], threads: int, ahead: int
+    calls: Iterator[tuple[Key, Callable[[], Result]]],
+    threads: int,
+    ahead: int,
+    begin: Callable[[], None] | None = None,
 ) -> Generator[tuple[Key, Future[Result]], None, None]:
     """Call functions in threads, so many beyond the one asked for; yield them in order.
 
@@ -20,8 +23,9 @@ def read_ahead(
         calls: what to call, with something to know it by; advanced by the thread that iterates.
         threads: number of threads.
         ahead: calls begun beyond the one that is yielded: the bound of what waits in memory.
+        begin: called once in each thread, before anything else.
     """
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(threads, initializer=begin)
     begun: deque[tuple[Key, Future[Result]]] = deque()
     try:
         for key, call in calls:

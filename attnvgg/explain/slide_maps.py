@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from attnvgg.data.regions import region_shares
 from attnvgg.data.slide_writer import write_pyramid
 from attnvgg.errors import InputError
 from attnvgg.explain.bag_case import BagCase
@@ -225,17 +226,7 @@ def polygons(case: SlideCase, top: int) -> Iterator[dict[str, Any]]:
 
 
 def found_shares(case: SlideCase) -> NDArray[np.float64] | None:
-    """Return what share of each tile is region that is to be found, (N,), if that is known.
-
-    A pixel of the region belongs to a tile that its centre lies in; beyond the slide is no region.
-    """
+    """Return what share of each tile is region that is to be found, (N,), if that is known."""
     if case.mask is None:
         return None
-    tall, wide = case.mask.shape
-    scale = np.array([wide / case.width, tall / case.height])
-    starts = np.ceil(case.coords * scale - 0.5).astype(np.int64)
-    stops = np.ceil((case.coords + case.side) * scale - 0.5).astype(np.int64)
-    areas = (stops - starts).prod(axis=1)
-    cut = zip(starts.clip(0).tolist(), stops.clip(0).tolist(), strict=True)
-    hits = [case.mask[top:low, left:right].sum() for (left, top), (right, low) in cut]
-    return np.array(hits) / np.maximum(areas, 1)
+    return region_shares(case.mask, case.coords, case.side, case.width, case.height)

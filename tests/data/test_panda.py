@@ -207,6 +207,25 @@ def test_slides_are_cut_into_the_tiles_of_recipe_g(slides, tmp_path):
     assert bags[0]["instances"].shape == (len(coords), 3, 128, 128)
 
 
+def test_tiles_of_a_known_region_are_positive(slides, tmp_path):
+    """The region covers the first tile whole, a twentieth of the second's width, and no other."""
+    plain = open_bags(load_panda(slides, tiles=tmp_path / "tiles"), Preprocess(16, 16))
+    assert "instance_labels" not in plain[0]
+    coords = pd.read_csv(tmp_path / "tiles" / IDS[0] / "coords.csv")
+    with Slide(slides / "train_images" / f"{IDS[0]}.tiff") as slide:
+        mask = np.zeros((slide.height, slide.width), np.uint8)
+    side = coords["side"][0]
+    for (x, y), width in zip(coords[["x", "y"]].to_numpy()[:2], (side, side // 20), strict=True):
+        mask[y : y + side, x : x + width] = 255
+    (slides / "regions").mkdir()
+    cv2.imwrite(str(slides / "regions" / f"{IDS[0]}.png"), mask)
+    bags = open_bags(load_panda(slides, tiles=tmp_path / "tiles"), Preprocess(16, 16))
+    assert bags[0]["instance_labels"].tolist() == [1.0] + [0.0] * (len(coords) - 1)
+    assert "instance_labels" not in bags[1]
+    labels = bags.__getitems__([0, 1])["instance_labels"]
+    assert labels.isnan().sum() == len(bags[1]["instances"])
+
+
 def test_without_a_folder_tiles_lie_in_the_cache_a_place_for_each_root(slides, tmp_path):
     home = tiles_home(slides)
     assert load_panda(slides)["image"][0] == str(home / IDS[0])

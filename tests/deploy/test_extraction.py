@@ -36,7 +36,8 @@ def test_features_follow_the_tiles(means, fake_slide, tiles, readers, batch_size
     np.testing.assert_allclose(found, expected(22), atol=1e-6)
     assert found.dtype == np.float32
     full, rest = divmod(22, batch_size)
-    assert means.network.batches == [batch_size] * full + [rest] * bool(rest)
+    wanted = [batch_size] * full + [rest] * bool(rest)
+    assert sorted(means.network.batches, reverse=True) == wanted
 
 
 def test_tiles_are_read_while_others_are_computed(means, fake_slide, tiles):
@@ -48,6 +49,25 @@ def test_tiles_are_read_while_others_are_computed(means, fake_slide, tiles):
     means.network.register_forward_pre_hook(lambda *_: seen.append(later.wait(10)))
     encode_tiles(means.network, means.preprocess, slide, tiles(12), 4, 1, "cpu")
     assert seen == [True] * 3
+
+
+def test_on_a_cpu_batches_are_computed_side_by_side(means, fake_slide, tiles):
+    """Each of two batches waits for the other to be under way, on a core of its own."""
+    before, meeting, threads = torch.get_num_threads(), threading.Barrier(2, timeout=10), []
+
+    def meet(*_):
+        meeting.wait()
+        threads.append(torch.get_num_threads())
+
+    means.network.register_forward_pre_hook(meet)
+    torch.set_num_threads(2)
+    try:
+        found = encode_tiles(means.network, means.preprocess, fake_slide(), tiles(8), 4)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(found, expected(8), atol=1e-6)
+    assert threads == [1, 1]
 
 
 def test_reading_ahead_is_bounded():

@@ -11,10 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from attnvgg.data.regions import REGIONS
 from attnvgg.data.slide_writer import write_slide
 from attnvgg.data.synthetic.slides import GROWTH, LABORATORIES, draw_slide
 
-IMAGES, REGIONS = "train_images", "regions"
+IMAGES = "train_images"
 DOWNSAMPLE = 8  # level-0 pixels for a pixel of the masks of regions
 QUALITY = 80
 
