@@ -12,9 +12,15 @@ from attnvgg.cli.bag_cases import BagCases, describe_instances
 from attnvgg.data.bag_manifest import write_bags
 from attnvgg.errors import InputError
 from attnvgg.models import BagClassifier
+from attnvgg.models.encoders import StandardizedEncoder
 from attnvgg.training.bag_config import TrainBagsConfig
 from attnvgg.training.build import judging_loader
-from attnvgg.training.build_bags import bag_workers, build_bag_model, make_bag_trainer
+from attnvgg.training.build_bags import (
+    bag_workers,
+    build_bag_model,
+    make_bag_trainer,
+    standardize,
+)
 from attnvgg.training.checkpoint import Progress
 from attnvgg.training.engine import fit
 from attnvgg.training.predictions import Predictions, lock_threshold
@@ -30,6 +36,8 @@ def fit_plain(
     validation = cases.dataset(config, "val")
     resumed = run.state.is_file()
     model = build_bag_model(config, training.instance_shape, resumed=resumed)
+    if isinstance(model.encoder, StandardizedEncoder) and not resumed:
+        standardize(model.encoder, training)
     trainer = make_bag_trainer(config, accelerator, model, cases.rows("train"), training)
     begin(run, config, cases, accelerator, size=8 * _size(model))
     described = describe_instances(cases, config)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
@@ -73,6 +74,44 @@ class MLPEncoder(Encoder):
     def forward(self, instances: Tensor) -> Tensor:
         """Encode instances of any shape, (n, ...), that hold `in_features` values each."""
         return self.layers(_checked(instances.flatten(1), self.in_features))  # (n, D)
+
+
+class StandardizedEncoder(Encoder):
+    """Brings features that were computed before to mean 0 and deviation 1, then dense ReLU layers.
+
+    Features of a network that was made for other pictures differ little from each other beside
+    what they have in common: as they are, attention hardly learns from them.
+
+    Args:
+        in_features: values of an instance.
+        hidden: width of each layer; none leaves the standardised features.
+    """
+
+    name = "standardized"
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, in_features: int, hidden: Sequence[int] = (256,)) -> None:
+        super().__init__(in_features=in_features, hidden=list(hidden))
+        self.in_features = in_features
+        self.dense = MLPEncoder(in_features, hidden)
+        self.out_features = self.dense.out_features
+        self.instance_shape = (in_features,)
+        self.register_buffer("mean", torch.zeros(in_features))
+        self.register_buffer("deviation", torch.ones(in_features))
+
+    def fit(self, mean: Tensor, deviation: Tensor) -> None:
+        """Take over the statistics of the training instances, (D,) each.
+
+        A feature that never changes is only centred.
+        """
+        self.mean.copy_(mean)
+        self.deviation.copy_(torch.where(deviation > 0, deviation, 1))
+
+    def forward(self, instances: Tensor) -> Tensor:
+        """Encode features (n, in_features)."""
+        values = _checked(instances, len(self.mean))
+        return self.dense((values - self.mean) / self.deviation)  # (n, D)
 
 
 class LeNet(Encoder):
@@ -235,6 +274,7 @@ ENCODERS: dict[str, type[Encoder]] = {
         LeNet,
         DigitResNet18,
         IdentityEncoder,
+        StandardizedEncoder,
         PandaCNN,
         AttnVGGEncoder,
         TorchvisionEncoder,

@@ -131,8 +131,11 @@ def settle(
         raise InputError(f"--model.num_classes {logits} does not fit labels of {count} classes.")
     kind = "digits" if made else "features" if len(instance_shape) == 1 else "images"
     if encoder is None:
-        of_images = "panda" if config.data.source == "panda" else "torchvision"
-        encoder = {"digits": "mlp", "features": "identity", "images": of_images}[kind]
+        slides = config.data.source == "panda"
+        of_features, of_images = (
+            ("standardized", "panda") if slides else ("identity", "torchvision")
+        )
+        encoder = {"digits": "mlp", "features": of_features, "images": of_images}[kind]
     steps, judged = {"digits": (32, 256), "features": (8, 8), "images": (1, 1)}[kind]
     chunk: int | Literal["auto"] | None = config.model.chunk_size
     if chunk == "auto":

@@ -64,8 +64,9 @@ class BagModelConfig:
     """Which encoder, pool and head."""
 
     encoder: str | None = None
-    """mlp, lenet, digit_resnet18, panda, attnvgg, torchvision, timm, or identity for features;
-    null: mlp for digits, identity for features, panda for its tiles, torchvision for images."""
+    """mlp, lenet, digit_resnet18, panda, attnvgg, torchvision, timm; for features standardized (by
+    the mean and deviation of training, then a dense layer) or identity; null: mlp for digits,
+    of slides panda for tiles and standardized for features, of others torchvision and identity."""
     backbone: str | None = None
     """Network of the encoder, for torchvision and timm; null: its own default."""
     weights: str | None = None

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from attnvgg.data.bag_dataset import BagDataset
 from attnvgg.errors import InputError
 from attnvgg.models import ENCODERS, POOLS, BagClassifier, elastic_net, kernel_decay
+from attnvgg.models.encoders import StandardizedEncoder
 from attnvgg.training.bag_config import BagModelConfig, TrainBagsConfig
 from attnvgg.training.build import assemble, loader_workers
 from attnvgg.training.steps import Trainer
 
+PART = 8192  # instances that are looked at together: a mapped bag may be larger than the memory
 LEVELS = ("mean", "max", "log_sum_exp")  # pools that exist for features and for logits
 
 
@@ -55,11 +57,28 @@ def build_bag_model(
     return model
 
 
+def standardize(encoder: StandardizedEncoder, training: BagDataset) -> None:
+    """Give the encoder mean and deviation of all training instances, in one pass over the bags.
+
+    Means and sums of squares are merged a part at a time (Chan, Golub & LeVeque, 1979).
+    """
+    count, mean, squares = 0, torch.zeros(encoder.in_features).double(), torch.zeros(1).double()
+    for row in range(len(training)):
+        for part in training.instances(row)["instances"].split(PART):
+            values = part.double()  # (n, D)
+            size, shift = len(values), values.mean(0) - mean
+            total = count + size
+            squares = squares + values.var(0, correction=0) * size
+            squares = squares + shift.square() * (count * size / total)
+            count, mean = total, mean + shift * (size / total)
+    encoder.fit(mean.float(), (squares / count).sqrt().float())
+
+
 def encoder_arguments(
     model: BagModelConfig, instance_shape: tuple[int, ...], resumed: bool
 ) -> dict[str, Any]:
     """Return what the constructor of the encoder is called with."""
-    if model.encoder in ("mlp", "identity"):
+    if model.encoder in ("mlp", "identity", "standardized"):
         return {"in_features": int(np.prod(instance_shape))}
     if model.encoder == "panda":
         return {"size": instance_shape[-1]}

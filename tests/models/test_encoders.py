@@ -19,6 +19,7 @@ CASES = [
     ({"name": "digit_resnet18"}, (1, 28, 28), 512),
     ({"name": "digit_resnet18"}, (28, 28), 512),
     ({"name": "identity", "in_features": 7}, (7,), 7),
+    ({"name": "standardized", "in_features": 7, "hidden": [5]}, (7,), 5),
     ({"name": "panda", "size": 32}, (3, 32, 32), 512),
     ({"name": "attnvgg", "backbone": "vgg11"}, (3, 32, 40), 1280),
     ({"name": "attnvgg", "backbone": "vgg11_bn", "attention": False}, (3, 33, 32), 1280),
@@ -91,6 +92,17 @@ def test_dense_layers_are_those_of_keras():
     images = torch.randn(2, 28, 28)
     hidden = (images.flatten(1) @ encoder.layers[0].weight.T).relu()
     torch.testing.assert_close(encoder(images), (hidden @ encoder.layers[2].weight.T).relu())
+
+
+def test_standardized_features():
+    """Those of mean 3 and deviation 4 come to 0 and 1; one that never changes comes to 0."""
+    encoder = ENCODERS["standardized"](in_features=2, hidden=())
+    encoder.fit(torch.tensor([3.0, 5.0]), torch.tensor([4.0, 0.0]))
+    found = encoder(torch.tensor([[7.0, 5.0], [-1.0, 5.0]]))
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    again = Encoder.build(ENCODERS, encoder.spec)
+    again.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(again(torch.ones(1, 2)), encoder(torch.ones(1, 2)))
 
 
 def test_parameters_of_recipe_g():

@@ -152,6 +152,7 @@ def test_logits_that_do_not_fit_the_labels(asked, names):
         ("csv", (512,), "identity"),
         ("folders", (3, 224, 224), "torchvision"),
         ("panda", (3, 128, 128), "panda"),
+        ("panda", (512,), "standardized"),
     ],
 )
 def test_the_encoder_follows_from_the_instances(source, shape, encoder):

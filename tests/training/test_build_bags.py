@@ -15,6 +15,7 @@ from attnvgg.training.build_bags import (
     encoder_arguments,
     make_bag_trainer,
     pool_spec,
+    standardize,
 )
 from attnvgg.training.checkpoint import Progress
 from attnvgg.training.engine import make_accelerator
@@ -111,6 +112,16 @@ def test_the_seed_decides_the_weights():
     flat = [torch.cat([p.flatten() for p in model.parameters()]) for model in (first, again, other)]
     assert torch.equal(flat[0], flat[1])
     assert not torch.equal(flat[0], flat[2])
+
+
+def test_features_are_standardized_by_all_training_instances(bags, monkeypatch):
+    monkeypatch.setattr("attnvgg.training.build_bags.PART", 1)  # parts of a bag are merged, too
+    _, dataset = bags
+    encoder = build_bag_model(options(model__encoder="standardized"), (5,)).encoder
+    standardize(encoder, dataset)
+    values = torch.cat([dataset.instances(row)["instances"] for row in range(len(dataset))])
+    wanted = (values - values.mean(0)) / values.std(0, correction=0)
+    torch.testing.assert_close((values - encoder.mean) / encoder.deviation, wanted)
 
 
 def test_instances_that_the_encoder_cannot_take():
