@@ -184,7 +184,7 @@ def verdict_words(case: Verdict, *more: str) -> list[tuple[str, float, dict[str,
     """Return the lines beside a row with their sizes and styles; `more` are the last ones."""
     words: list[tuple[str, float, dict[str, Any]]] = [
         (case.label or case.predicted, 9.5, {"fontweight": "bold"}),
-        (f"p({case.scored or case.predicted}) = {case.probability:.2f}", 8, {}),
+        (f"p({case.scored or case.predicted}) {compared(case.probability)}", 8, {}),
     ]
     if case.wrong:
         words.append((f"called {case.predicted}", 8, {"color": ALARM}))
@@ -192,6 +192,18 @@ def verdict_words(case: Verdict, *more: str) -> list[tuple[str, float, dict[str,
         words.append(("predicted (no label)", 6.5, {"color": QUIET}))
     quiet = [shortened(case.name, 22)] if case.name else []
     return words + [(line, 6.5, {"color": QUIET}) for line in (*quiet, *more)]
+
+
+def compared(probability: float) -> str:
+    """Return "= 0.87", or with as many digits as tell it from 0 and 1, at most four.
+
+    >>> compared(0.9962), compared(0.99999)
+    ('= 0.996', '> 0.9999')
+    """
+    for digits in (2, 3, 4):
+        if 0 < float(text := f"{probability:.{digits}f}") < 1:
+            return f"= {text}"
+    return "> 0.9999" if probability > 0.5 else "< 0.0001"
 
 
 def fitted(size: float, words: str, room: int) -> float:
