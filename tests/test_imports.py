@@ -31,6 +31,7 @@ LAZY = {
     "tifffile": "data/slide_writer.py",
     "imagecodecs": "data/slide_writer.py",
     "h5py": "data/feature_files.py",
+    "pytorch_grad_cam": "explain/grad_cam.py",
     "ray": "deploy/fleet.py",
     "sagemaker": "deploy/sagemaker.py",
     "boto3": "deploy/sagemaker.py",

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from attnvgg.cli.bag_judge import tell, write_verdict
-from attnvgg.errors import InputError
+from attnvgg.cli.ensemble import average_predictions, spread_line, spread_of
 from attnvgg.evaluation import read_predictions
 from attnvgg.files import atomic_path
 from attnvgg.training.bag_instances import merged, read_instances
@@ -60,67 +57,22 @@ def combine(run: RunFolder, folders: Sequence[RunFolder], redrawn: bool, shared:
     tell(run, metrics)
 
 
-def average_predictions(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return a table of predictions with the mean probabilities, and their logits.
-
-    Raises:
-        InputError: the tables are not of the same cases.
-    """
-    first = tables[0]
-    if any(not table["image"].equals(first["image"]) for table in tables):
-        raise InputError("The seeds have judged different bags: their folders do not belong here.")
-    average = first.copy()
-    for name in [str(name) for name in first if str(name).startswith("probability")]:
-        mean = np.mean([table[name].to_numpy() for table in tables], axis=0)
-        average[name] = mean
-        inside = mean.clip(1e-15, 1 - 1e-15)
-        logit = np.log(inside / (1 - inside)) if name == "probability" else np.log(inside)
-        average[name.replace("probability", "logit")] = logit
-    return average
-
-
-def spread_of(rows: Sequence[dict[str, float | None]]) -> dict[str, dict[str, Any]]:
-    """Return mean, standard deviation and 95 % t-interval of each figure in [0, 1] over the seeds.
-
-    A figure that some seed does not have is left out.
-    """
-    found = {}
-    for key in rows[0]:
-        values = [row[key] for row in rows if row.get(key) is not None]
-        if len(values) < len(rows):
-            continue
-        numbers = np.array(values, dtype=np.float64)
-        mean, deviation = float(numbers.mean()), float(numbers.std(ddof=1))
-        half = float(student.ppf(0.975, len(numbers) - 1)) * deviation / math.sqrt(len(numbers))
-        found[key] = {
-            "mean": mean,
-            "deviation": deviation,
-            "lower": max(0.0, mean - half),
-            "upper": min(1.0, mean + half),
-            "values": numbers.tolist(),
-        }
-    return found
-
-
 def lines(content: dict[str, Any]) -> list[str]:
     """Return what a person reads of `summary.json`."""
     found = []
     for pool, figures in content.get("pools", {}).items():
-        found.append(f"{pool:<18} " + "   ".join(_line(key, figures[key]) for key in figures))
+        found.append(f"{pool:<18} " + "   ".join(_line(key, figures) for key in figures))
     count = len(content["seeds"])
     found.append(
         f"Over {count} seeds of {content['varied']} (mean, standard deviation, 95% t-interval of "
         "the mean):"
     )
-    found += [f"  {_line(key, figures)}" for key, figures in content["test"].items()]
+    found += [f"  {_line(key, content['test'])}" for key in content["test"]]
     return found
 
 
 def _line(key: str, figures: dict[str, Any]) -> str:
-    return (
-        f"{SHOWN[key]} {figures['mean']:.4f} ± {figures['deviation']:.4f} "
-        f"({figures['lower']:.4f} to {figures['upper']:.4f})"
-    )
+    return spread_line(SHOWN[key], figures[key])
 
 
 def _figures(folder: RunFolder) -> dict[str, float | None]:

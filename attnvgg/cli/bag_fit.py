@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any, cast
 
 from accelerate import Accelerator
@@ -10,7 +9,6 @@ from torch import nn
 
 from attnvgg.cli.bag_cases import BagCases, describe_instances
 from attnvgg.data.bag_manifest import write_bags
-from attnvgg.errors import InputError
 from attnvgg.models import BagClassifier
 from attnvgg.models.encoders import StandardizedEncoder
 from attnvgg.training.bag_config import TrainBagsConfig
@@ -63,14 +61,7 @@ def begin(
 ) -> None:
     """Make the folder of a run with its options and its bags, unless it is there."""
     if accelerator.is_main_process and not run.config.is_file():
-        if run.path.is_dir():  # the run was ended between two lines
-            begun = {run.manifest, *run.path.glob(".*")}
-            if not set(run.path.iterdir()) <= begun:
-                raise InputError(
-                    f"{run.path} is damaged, its config.yaml is missing: move it away to train it "
-                    "anew."
-                )
-            shutil.rmtree(run.path)
+        run.clear_unbegun()
         run.create(needed_bytes=size)
         write_bags(cases.manifest, run.manifest)
         run.write_config(as_plain(config))

@@ -116,7 +116,8 @@ def write_verdict(
         run.instances.unlink(missing_ok=True)
     else:
         if "label" in instances:
-            found = judge_instances(instances, split)
+            groups = dict(zip(table["image"], table["group"], strict=True))
+            found = judge_instances(instances, split, groups=groups)
             metrics["instances"] = found if found["bags"] else None
         with atomic_path(run.instances) as temporary:
             instances.to_csv(temporary, index=False)
@@ -139,7 +140,7 @@ def tell(run: RunFolder, metrics: dict[str, Any]) -> None:
         logger.info(
             "The most %s instance is a positive one in %s of %d bags that have any.",
             what,
-            _share(found["top_positive"], found["lower"], found["upper"], "Wilson"),
+            _share(found["top_positive"], found["lower"], found["upper"], found["method"]),
             found["bags"],
         )
     if "sample" in metrics:

@@ -65,13 +65,24 @@ def _usual_root(source: str) -> Path:
     return kaggle
 
 
-def load_cases(config: DataConfig, source: str, root: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Return the manifest with its checked split, and the names of the classes."""
+def load_cases(
+    config: DataConfig, source: str, root: Path, folds: int = 1
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return the manifest with its checked split, and the names of the classes.
+
+    Of a cross-validation every case is one to be tested: its folds are dealt out later.
+    """
     if source == "sample":
         manifest = load_source("kaggle", open_sample(root) or make_sample(root))
     else:
         manifest = load_source(source, root, mask=config.mask)
     named = config.classes or manifest.attrs.get("classes")
+    if folds > 1:
+        if "split" in manifest:
+            logger.warning("The published split is put aside: the folds test every case once.")
+        manifest = manifest.assign(split="test")
+        logger.info("Cases: %s, in %d folds.", describe(manifest), folds)
+        return manifest, class_names(named, manifest["label"])
     manifest = split_manifest(manifest, config.fractions, config.split_seed)
     if config.keep_negatives is not None:
         manifest = subsample_negatives(manifest, config.keep_negatives, config.split_seed)

@@ -1,4 +1,4 @@
-"""`attnvgg evaluate`: what the best model of a run says of validation and test, and its worth."""
+"""`attnvgg evaluate`: the worth of a run, or of any program's predictions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +18,15 @@ from accelerate.utils import broadcast_object_list
 
 from attnvgg.cli.bag_runs import judge_again, read_bags_config
 from attnvgg.cli.common import parse_config, run_command
+from attnvgg.cli.image_runs import judge_members
+from attnvgg.cli.report import Order, predictions_of, report_folder, write_report
 from attnvgg.data.images import ImageDataset
 from attnvgg.data.sample import sample_reference
 from attnvgg.errors import InputError
+from attnvgg.evaluation.assessment import SENSITIVITIES, Questions
 from attnvgg.evaluation.report import evaluate_predictions, summary
 from attnvgg.files import atomic_path
+from attnvgg.models.views import with_views
 from attnvgg.training.bag_config import check as check_bags
 from attnvgg.training.build import judging_loader, loader_workers, open_cache
 from attnvgg.training.config import RESOLVED, TrainConfig, check
@@ -35,9 +41,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Write predictions.csv and metrics.json of a run's best model."""
+    """Judge a run's best model, or a table of predictions of any program, and write a report."""
 
-    run: Path = field(metadata={"positional": {"type": Path, "help": "run folder"}})
+    target: Path = field(
+        metadata={"positional": {"type": Path, "help": "run folder, or a predictions.csv"}}
+    )
+    against: Path | None = None
+    """Another run or predictions.csv of the same cases, to compare with."""
+    prevalence: float | None = None
+    """Share of positives where the model is to be used; corrects probabilities, PPV and NPV."""
+    sensitivities: list[float] = field(default_factory=lambda: list(SENSITIVITIES))
+    """Asked for on validation; the report has what they are worth."""
+    threshold: float | None = None
+    """Of the report's decision, locked before; null: chosen on validation."""
+    out: Path | None = None
+    """Folder of the report; null: report in the run, or <stem>_report beside the file."""
+    views: Literal[1, 8] = 1
+    """8: of a run on images, the mean over all quarter turns and flips of each image."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes the GPU where there is one."""
     batch_size: int | None = None
@@ -50,12 +70,53 @@ class EvaluateConfig:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_command(evaluate_run, EvaluateConfig, argv, "evaluate")
+    return run_command(evaluate_any, EvaluateConfig, argv, "evaluate", _parse)
 
 
-def evaluate_run(options: EvaluateConfig) -> None:
+def _parse(config_class: type[Any], words: Sequence[str], command: str) -> Any:
+    """Return the options; --sensitivities may be followed by numbers instead of a list."""
+    found = list(words)
+    if "--sensitivities" in found:
+        start = found.index("--sensitivities") + 1
+        numbers = list(takewhile(_is_number, found[start:]))
+        if numbers:
+            found[start - 1 : start + len(numbers)] = [f"--sensitivities=[{','.join(numbers)}]"]
+    return parse_config(config_class, found, command)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def evaluate_any(options: EvaluateConfig) -> None:
+    """Judge a run or a file, and write the report."""
+    if options.against is not None:
+        predictions_of(options.against)  # a run is not judged first when this is missing
+    questions = Questions(options.threshold, options.sensitivities, options.prevalence)
+    if options.target.is_file() or options.target.suffix == ".csv":
+        folder = options.out or report_folder(options.target)
+        order = Order(options.target, folder, str(options.target), questions, options.against)
+        logger.info("%s", summary(write_report(order).content))
+        return
+    run, accelerator = open_run(options.target), evaluate_run(options)
+    if not accelerator.is_main_process:
+        return
+    if not run.predictions.is_file():
+        logger.info("%s has no predictions of its own: report its seeds.", run.path)
+        return
+    about = json.loads(run.evaluation.read_text()) if run.evaluation.is_file() else {}
+    about = {k: about[k] for k in ("synthetic", "sample") if k in about}
+    folder = options.out or run.path / "report"
+    write_report(Order(run.predictions, folder, str(run.path), questions, options.against, about))
+
+
+def evaluate_run(options: EvaluateConfig) -> Accelerator:
     """Evaluate a run again, from its best model and its manifest."""
-    run = open_run(options.run)
+    run = open_run(options.target)
     is_bags = read_task(run) == "bags"
     config: Any = read_bags_config(run) if is_bags else read_config(run)
     changes: dict[str, Any] = {
@@ -70,10 +131,14 @@ def evaluate_run(options: EvaluateConfig) -> None:
     config = updated(config, changes)
     if is_bags:
         check_bags(config)
-        judge_again(run, make_accelerator(config), config)
     else:
         check(config)
-        judge(run, make_accelerator(config), config)
+    accelerator = make_accelerator(config)
+    if is_bags:
+        judge_again(run, accelerator, config)
+    else:
+        judge_members(run, accelerator, config, partial(judge, views=options.views))
+    return accelerator
 
 
 def read_config(run: RunFolder) -> TrainConfig:
@@ -83,19 +148,29 @@ def read_config(run: RunFolder) -> TrainConfig:
     return config
 
 
-def judge(run: RunFolder, accelerator: Accelerator, config: TrainConfig) -> dict[str, Any] | None:
+def judge(
+    run: RunFolder, accelerator: Accelerator, config: TrainConfig, *, views: int = 1
+) -> dict[str, Any] | None:
     """Write `predictions.csv` and `metrics.json`, and log what they say.
 
     The threshold is locked on validation; test is only judged by it.
+
+    Args:
+        run: with a model.
+        accelerator: see `make_accelerator`.
+        config: of the run.
+        views: of each image, see `with_views`.
 
     Returns:
         The content of `metrics.json`; None in all processes but the main one.
     """
     (manifest,) = broadcast_object_list([read_cases(run) if accelerator.is_main_process else None])
-    table = _predict(run, accelerator, config, manifest)
+    table = _predict(run, accelerator, config, manifest, views)
     if not accelerator.is_main_process:
         return None
     metrics = evaluate_predictions(table)
+    if views > 1:
+        metrics["views"] = views
     if config.data.source == "sample":
         assert config.data.root is not None  # filled in by the command that made the run
         metrics["synthetic"] = True
@@ -117,7 +192,11 @@ def judge(run: RunFolder, accelerator: Accelerator, config: TrainConfig) -> dict
 
 
 def _predict(
-    run: RunFolder, accelerator: Accelerator, config: TrainConfig, manifest: pd.DataFrame
+    run: RunFolder,
+    accelerator: Accelerator,
+    config: TrainConfig,
+    manifest: pd.DataFrame,
+    views: int,
 ) -> pd.DataFrame:
     """Return the prediction table of validation and test."""
     model: Any = load_model_everywhere(run, accelerator).to(accelerator.device)
@@ -131,5 +210,5 @@ def _predict(
     )
     workers = loader_workers(config.data.workers, accelerator)
     loader = judging_loader(config, accelerator, dataset, workers)
-    found = evaluate(model, loader, accelerator, "evaluate")
+    found = evaluate(with_views(model, views), loader, accelerator, "evaluate")
     return prediction_table(manifest, found.renumbered(rows))

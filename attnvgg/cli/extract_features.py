@@ -172,7 +172,11 @@ def _over_ray(
     pace = Pace(config.batch_size, config.readers, config.device)
     setup = partial(slide_worker, _choice(config), config.out.absolute(), _settings(config), pace)
     gpus = None if config.device == "auto" else config.device == "cuda"
-    return over_ray(setup, slides, gpus, between)
+    return over_ray(setup, slides, gpus, between, _lost)
+
+
+def _lost(slide: Path) -> Outcome:
+    return Outcome(slide, 0, f"{slide}: every process that read it died: is it a slide at all?")
 
 
 def _collect(done: Iterator[Outcome], count: int) -> tuple[list[Outcome], str | None]:

@@ -14,25 +14,35 @@ from attnvgg.data.decoding import read_image, read_mask
 from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
 from attnvgg.explain import Case, Kind
+from attnvgg.explain.grad_cam import grad_cam
 from attnvgg.models import Pretrained
+from attnvgg.models.views import EightViews
 from attnvgg.training.predictions import to_probabilities
 
 
-def make_case(model: Pretrained, row: Mapping[Any, Any], *, convert: bool = False) -> Case:
+def make_case(
+    model: Pretrained,
+    row: Mapping[Any, Any],
+    *,
+    convert: bool = False,
+    with_class_map: bool = False,
+) -> Case:
     """Run the model on one image and put together what is drawn of it.
 
     Args:
         model: from `load_model`.
         row: `image`, and where known `label` and `mask`.
         convert: accept formats that have to be converted.
+        with_class_map: add Grad-CAM of the class whose probability is quoted.
 
     Raises:
         InputError: a file cannot be read, the model has no attention, or its configuration is
             not whole.
     """
     preprocess = preprocess_of(model, convert)
+    images = preprocess(row["image"])[None]
     with torch.inference_mode():
-        logits, attn1, attn2 = model(preprocess(row["image"])[None])
+        logits, attn1, attn2 = model(images)
     if attn1 is None or attn2 is None:
         raise InputError("This model was trained without attention: it has no maps to draw.")
     image = read_image(row["image"], convert=preprocess.convert)
@@ -51,6 +61,7 @@ def make_case(model: Pretrained, row: Mapping[Any, Any], *, convert: bool = Fals
         region=preprocess.region(*image.shape[:2]),
         mask=read_mask(mask) if isinstance(mask, str) else None,
         input_size=preprocess.size,
+        class_map=grad_cam(model, images, [scored])[0] if with_class_map else None,
     )
 
 
@@ -68,18 +79,27 @@ def preprocess_of(model: Pretrained, convert: bool) -> Preprocess:
 def _decision(config: dict[str, Any], probabilities: np.ndarray) -> tuple[list[str], int, int]:
     """Return the names of the classes, the one that is called, and the one to quote."""
     count = max(2, len(probabilities))
-    names = config.get("classes") or list(range(count))
-    if not isinstance(names, list) or len(names) != count:
-        raise InputError(
-            f"This model tells {count} classes apart, but its config.json has {names}."
-        )
-    classes = [str(name) for name in names]
+    classes = class_names_of(config, count)
     if count > 2:
         called = int(probabilities.argmax())
         return classes, called, called
     threshold = config.get("threshold")
     called = int(probabilities[-1] >= (0.5 if threshold is None else threshold))
     return classes, called, 1
+
+
+def class_names_of(config: Mapping[str, Any], count: int) -> list[str]:
+    """Return the names of the classes that a model tells apart.
+
+    Raises:
+        InputError: its configuration names another number of them.
+    """
+    names = config.get("classes") or list(range(count))
+    if not isinstance(names, list) or len(names) != count:
+        raise InputError(
+            f"This model tells {count} classes apart, but its config.json has {names}."
+        )
+    return [str(name) for name in names]
 
 
 def _label(row: Mapping[Any, Any], classes: Sequence[str]) -> str | None:
@@ -100,6 +120,11 @@ def kind_of(model: Pretrained, scale: str) -> Kind:
 
 
 def caption_of(model: Pretrained) -> str | None:
+    notes = []
     if model.config.get("synthetic"):
-        return "SYNTHETIC data: the model was trained on drawn pictures, not on photographs."
-    return None
+        notes.append("SYNTHETIC data: the model was trained on drawn pictures, not on photographs.")
+    if len(model.config.get("classes") or ()) > 2:
+        notes.append("Attention is the same for every class: where it looked, not what for.")
+    if isinstance(model, EightViews):
+        notes.append("Mean of 8 views: quarter turns and flips, their maps turned back.")
+    return " ".join(notes) or None

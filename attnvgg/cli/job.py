@@ -127,7 +127,7 @@ def _hand_over(container: Container, config: Any) -> None:
 
 
 def _best(run: Path, monitor: str) -> Path:
-    """Return the folder of the model; of several seeds, of the one best on validation."""
+    """Return the folder of the model; of several, of the one best on validation."""
     if (run / "best").is_dir():
         return run / "best"
 
@@ -136,7 +136,7 @@ def _best(run: Path, monitor: str) -> Path:
         value = float(saved["validation"]["validation"][monitor])
         return -value if monitor == "loss" else value
 
-    return max(sorted(run.glob("seed-*/best")), key=score)
+    return max(sorted([*run.glob("seed-*/best"), *run.glob("fold-*/best")]), key=score)
 
 
 def _warn_of_idle_gpus(container: Container) -> None:

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": "train a classifier and judge it on its test set",
     "train_bags": "train a classifier of bags and judge it on its test bags",
-    "evaluate": "write predictions.csv and metrics.json of a run",
+    "evaluate": "judge a run, or any predictions.csv, and write a report",
     "visualize": "draw images or bags with what the model attended to",
     "extract_features": "turn the tiles of slides into vectors, a file of features a slide",
     "launch_sagemaker": "train on Amazon SageMaker, or as its container would on this machine",
     "download": "fetch the Kaggle melanoma images",
     "sample": "make the built-in synthetic sample",
+    "audit": "look for leaks, copies and shortcuts in a data set and its split",
     "audit_mil": "test which pools respect: positive if and only if one instance is",
+    "audit_maps": "say how far to trust the maps of a run: localisation, faithfulness, sanity",
 }
 
 

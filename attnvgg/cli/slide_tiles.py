@@ -180,12 +180,22 @@ def _side(path: Path, said: dict[str, Any], coords: NDArray[np.int64]) -> int:
         return round(float(said["patch_size_level0"]))
     if "patch_size" in said and ("downsample" in said or said.get("patch_level") == 0):
         return round(float(said["patch_size"]) * float(np.mean(said.get("downsample", 1))))
-    steps = np.concatenate([np.diff(np.unique(axis)) for axis in coords.T])
-    if not len(steps):
-        raise InputError(f"{path} does not say how large its tiles are, and one tile is no grid.")
-    side = int(steps.min())
+    # Each piece of tissue may have a grid of its own, so neighbours are sought along a line.
+    gaps = [_gaps(coords, 0), _gaps(coords, 1)]
+    if not len(steps := np.concatenate(gaps)):
+        raise InputError(f"{path} does not say how large its tiles are, and they form no grid.")
+    values, counts = np.unique(steps, return_counts=True)
+    side = int(values[counts.argmax()])
     logger.info(
-        "%s does not say how large its tiles are: taken as %d px, the least between two.",
+        "%s does not say how large its tiles are: taken as %d px, the usual step between two.",
         path, side,
     )  # fmt: skip
     return side
+
+
+def _gaps(coords: NDArray[np.int64], axis: int) -> NDArray[np.int64]:
+    """Return the steps along an axis between tiles that lie on one line."""
+    along, across = coords[:, axis], coords[:, 1 - axis]
+    order = np.lexsort((along, across))
+    steps, same = np.diff(along[order]), np.diff(across[order]) == 0
+    return steps[same & (steps > 0)]

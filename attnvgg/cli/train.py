@@ -1,33 +1,26 @@
-"""`attnvgg train`: from files to a judged model."""
+"""`attnvgg train`: from files to a judged model, or to several and how far they spread."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import nn
 
 from attnvgg.cli.cases import describe, load_cases, locate
 from attnvgg.cli.common import parse_config
-from attnvgg.cli.evaluate import judge
+from attnvgg.cli.image_member import begin, train_member
+from attnvgg.cli.image_runs import is_single, settle, train_members
 from attnvgg.cli.job import run_training
-from attnvgg.data.images import prepare_images
-from attnvgg.data.manifest import write_manifest
 from attnvgg.errors import InputError
-from attnvgg.models import Pretrained
-from attnvgg.training.build import judging_loader, loader_workers
-from attnvgg.training.build_images import build_model, make_datasets, make_trainer
-from attnvgg.training.checkpoint import load_model
 from attnvgg.training.config import RESOLVED, TrainConfig, check, resolve
-from attnvgg.training.engine import fit, make_accelerator
-from attnvgg.training.predictions import Predictions, lock_threshold
+from attnvgg.training.engine import make_accelerator
 from attnvgg.training.run import RunFolder, new_run_name, open_run, read_cases
-from attnvgg.training.run_config import CHANGEABLE, as_plain, flatten, require_resolved, updated
+from attnvgg.training.run_config import CHANGEABLE, flatten, require_resolved, updated
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +65,7 @@ def _absolute(value: Any) -> Any:
 
 
 def train(config: TrainConfig) -> None:
-    """Train, keep the best epoch, judge it on the test set."""
+    """Train one model or several, keep the best epoch of each, judge them on the test set."""
     check(config)
     accelerator = make_accelerator(config)
     if not accelerator.is_main_process:
@@ -80,41 +73,14 @@ def train(config: TrainConfig) -> None:
     config, run, manifest = _begin(config, accelerator)
     if config.device != "cpu" and accelerator.device.type == "cpu":
         logger.info("There is no GPU here: training on the CPU.")
-    logger.info("Cases: %s.", describe(manifest))
-    datasets = make_datasets(config, manifest)
-    if accelerator.is_local_main_process:
-        prepare_images(list(datasets.values()), loader_workers(config.data.workers, accelerator))
-    accelerator.wait_for_everyone()
-    model, config = build_model(config, manifest)
-    trainer = make_trainer(config, accelerator, model, manifest, datasets["train"])
-    if config.resume is None and accelerator.is_main_process:
-        run.create(needed_bytes=8 * _size(model))
-        write_manifest(manifest, run.manifest)
-        run.write_config(as_plain(config))  # last: a folder that has it can be continued
-    accelerator.wait_for_everyone()
-    logger.info("Run folder: %s   (start: %s)", run.path, config.model.start)
-
-    def save_best(predictions: Predictions, row: dict[str, Any]) -> None:
-        threshold = lock_threshold(predictions)
-        cast(Pretrained, trainer.judged).save_pretrained(
-            run.best,
-            preprocess=datasets["val"].preprocess.to_dict(),
-            classes=config.data.classes,
-            threshold=threshold,
-            synthetic=config.data.source == "sample",
-            start=config.model.start,
-            validation=row,
-        )
-
-    workers = loader_workers(config.data.workers, accelerator)
-    validation = judging_loader(config, accelerator, datasets["val"], workers)
-    with run.locked():
-        fit(trainer, validation, run, save_best)
-        metrics = judge(run, accelerator, config)
-        if metrics is not None:
-            model = load_model(run.path)  # its threshold and its worth go with the model
-            threshold = metrics["threshold"] and metrics["threshold"]["value"]
-            model.save_pretrained(run.best, threshold=threshold, metrics=metrics)
+    if is_single(config):
+        logger.info("Cases: %s.", describe(manifest))
+        train_member(config, run, accelerator, manifest)
+        return
+    if config.resume is None:
+        config = settle(config, accelerator, manifest)
+        begin(run, config, manifest, accelerator, size=2**20)
+    train_members(config, run, accelerator, manifest, train_member)
 
 
 def _begin(
@@ -134,9 +100,5 @@ def _begin(
     source, root = locate(config.data)
     config = resolve(updated(config, {"name": name, "data.source": source, "data.root": root}))
     with accelerator.main_process_first():
-        manifest, classes = load_cases(config.data, source, root)
+        manifest, classes = load_cases(config.data, source, root, folds=config.folds)
     return updated(config, {"data.classes": classes}), run, manifest
-
-
-def _size(model: nn.Module) -> int:
-    return sum(value.numel() * value.element_size() for value in model.state_dict().values())

@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from attnvgg.cli.common import run_command
+from attnvgg.cli.drawn_cases import Split, draw_cases
 from attnvgg.cli.image_case import caption_of, kind_of, make_case, preprocess_of
 from attnvgg.cli.visualize_bags import visualize_bags
 from attnvgg.cli.visualize_slide import SlideOptions, visualize_slide
@@ -23,8 +23,9 @@ from attnvgg.data.listing import is_image, list_files
 from attnvgg.errors import InputError
 from attnvgg.explain import LONGEST, Case, Interpolation, save_grid, save_panels
 from attnvgg.models import Pretrained
+from attnvgg.models.views import with_views
 from attnvgg.training.checkpoint import load_model
-from attnvgg.training.run import RunFolder, newest_run, open_run, read_cases, read_task
+from attnvgg.training.run import RunFolder, newest_run, open_run, read_task
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class VisualizeConfig:
     output: Path | None = None
     """Picture to write; null: attention.png in the run folder, or here for images of one's own.
     Of a slide the folder; null: slides/<slide> in the run folder."""
-    split: Literal["test", "val", "train"] = "test"
+    split: Split = "test"
     """Which cases of the run (test falls back to val where the run has no test set)."""
     count: int = 8
     """Number of cases of a run, drawn at random, in equal parts from each class; of one's own
@@ -61,6 +62,10 @@ class VisualizeConfig:
     each: bool = False
     """Also write image | pool-3 | pool-4 of each case as plain source pixels, without labels: a
     PNG a case, in a folder named after the output, numbered in the order in which they are read."""
+    grad_cam: bool = False
+    """Add a column for one class, that of the probability beside it: attention has none."""
+    views: Literal[1, 8] = 1
+    """8: the mean of what is said of all quarter turns and flips of an image, maps turned back."""
     convert: bool = False
     """Accept 16-bit, CMYK, grey, palette, transparent and EXIF-rotated files, converted."""
     slide: Path | None = None
@@ -87,6 +92,8 @@ def visualize(config: VisualizeConfig) -> None:
     """Draw the pictures, and say where they are."""
     if config.count < 1:
         raise InputError(f"--count {config.count}: at least one case is needed.")
+    if config.grad_cam and config.views > 1:
+        raise InputError("--grad_cam is of one look at an image: leave out --views.")
     run, files = _targets(config)
     slide = _slide_options(config, run, files)
     if slide is not None and run is not None:
@@ -95,7 +102,7 @@ def visualize(config: VisualizeConfig) -> None:
     if run is not None and not files and read_task(run) == "bags":
         visualize_bags(run, config.split, config.count, config.seed, config.output)
         return
-    model = load_model(run.path if run else str(config.model))
+    model: Any = with_views(load_model(run.path if run else str(config.model)), config.views)
     options: dict[str, Any] = {
         "kind": kind_of(model, config.scale),
         "interpolation": config.interpolation,
@@ -131,7 +138,7 @@ def _make_cases(
     """Yield the cases one by one, as small as the figure allows: many photographs fill memory."""
     bar = tqdm(rows.to_dict("records"), "maps", unit="image", leave=False, disable=None)
     for number, row in enumerate(bar):
-        case = make_case(model, row, convert=config.convert)
+        case = make_case(model, row, convert=config.convert, with_class_map=config.grad_cam)
         if config.each:
             save_panels(folder / f"{number:03d}-{Path(case.name).stem}.png", case, **options)
         yield case.reduced(LONGEST)
@@ -182,17 +189,7 @@ def _images(target: Path) -> list[Path]:
 
 def _draw_cases(run: RunFolder, config: VisualizeConfig) -> tuple[pd.DataFrame, str]:
     """Draw cases of a split at random, the same number from each class, and say so."""
-    manifest = read_cases(run)
-    present = set(manifest["split"])
-    split = "val" if config.split == "test" and "test" not in present else config.split
-    cases = manifest[manifest["split"] == split]
-    if cases.empty:
-        raise InputError(f"{run.path} has no {split} cases.")
-    generator = np.random.default_rng(config.seed)
-    shuffled = cases.iloc[generator.permutation(len(cases))]
-    turn = shuffled.groupby("label").cumcount()  # the n-th of its class
-    rows = shuffled.assign(turn=turn).sort_values(["turn", "label"]).head(config.count)
-    name = {"test": "test", "val": "validation", "train": "training"}[split]
+    rows, name = draw_cases(run, config.split, config.count, config.seed)
     title = f"{run.path.name}: {len(rows)} {name} images, drawn at random from each class"
     return rows, title
 

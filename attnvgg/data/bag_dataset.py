@@ -34,8 +34,8 @@ class Inspection(NamedTuple):
     """Of one instance; () where none could be read."""
     problems: list[str]
     """In words, each beginning with the name of the bag or its file."""
-    encoder: str | None = None
-    """What made the features, where their file says so."""
+    made: str | None = None
+    """What made the features, and of what tiles, where their file says so."""
 
 
 class BagDataset(Dataset[Sample]):

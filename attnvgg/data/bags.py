@@ -118,8 +118,7 @@ class FeatureBags(BagDataset):
         found = super().inspect(row)
         if not found.shape:
             return found
-        encoder = feature_attributes(self.names[row]).get("encoder")
-        return found._replace(encoder=None if encoder is None else str(encoder))
+        return found._replace(made=_made(feature_attributes(self.names[row])))
 
 
 class ImageBags(BagDataset):
@@ -228,7 +227,7 @@ def prepare_bags(datasets: BagDataset | Iterable[BagDataset], workers: int = 0) 
 
     Raises:
         InputError: one for all bags that cannot be read, have no instances, NaN or infinite
-            values, or instances of another shape or from another encoder than most.
+            values, or instances of another shape, or from another encoder or other tiles than most.
     """
     datasets = [datasets] if isinstance(datasets, BagDataset) else list(datasets)
     jobs = [(dataset, row) for dataset in datasets for row in range(len(dataset))]
@@ -239,15 +238,15 @@ def prepare_bags(datasets: BagDataset | Iterable[BagDataset], workers: int = 0) 
     finally:
         pool.shutdown(cancel_futures=True)
     shape = _usual(one.shape for one in seen)
-    encoder = _usual(one.encoder for one in seen)
+    made = _usual(one.made for one in seen)
     offenders = []
     for (dataset, row), one in zip(jobs, seen, strict=True):
         offenders += one.problems
         if one.shape and one.shape != shape:
             wanted = f"has instances of shape {one.shape}, most have {shape}"
             offenders.append(f"{dataset.names[row]}: {wanted}")
-        elif one.encoder and one.encoder != encoder:
-            wanted = f"has features of the encoder {one.encoder!r}, most have those of {encoder!r}"
+        elif one.made and one.made != made:
+            wanted = f"has features of {one.made}, most have those of {made}"
             offenders.append(f"{dataset.names[row]}: {wanted}")
     if offenders:
         count = len(offenders := list(dict.fromkeys(offenders)))
@@ -255,6 +254,16 @@ def prepare_bags(datasets: BagDataset | Iterable[BagDataset], workers: int = 0) 
     lengths = iter(seen)
     for dataset in datasets:
         dataset.lengths = np.array([next(lengths).length for _ in range(len(dataset))])
+
+
+def _made(said: dict[str, Any]) -> str | None:
+    """Return from what features were made and how, as far as their file says so."""
+    size, fine = said.get("patch_size"), said.get("mpp", said.get("target_magnification"))
+    words = [f"the encoder {said['encoder']!r}"] if "encoder" in said else []
+    if size is not None:
+        unit = "microns per pixel" if "mpp" in said else "fold magnification"
+        words.append(f"tiles of {size} px" + ("" if fine is None else f" at {fine} {unit}"))
+    return ", ".join(words) or None
 
 
 def _usual(values: Iterable[Any]) -> Any:

@@ -5,9 +5,9 @@ A folder holds `train.csv` (image_id, isup_grade; data_provider and patient_id w
 - `train_images/<image_id>.tiff`, slides, which are cut into 16 tiles each; or
 - `train_tiles/<image_id>/*.png` or `train_tiles/<image_id>_<n>.png`, tiles cut before.
 
-Or it holds `training` and `testing`, each with slides or tiles; the table is in the folder, or
-each of the two has its own. `regions/<image_id>.png`, white where the finding is, is optional: which
-tiles of a slide are positive is then known, to judge the attention by, never to train.
+Or it holds `training` and `testing` (or `train` and `test`), each with slides or tiles; the table
+is in the folder, or each of the two has its own. `regions/<image_id>.png`, white where the finding
+is, is optional: which tiles are positive is then known, to judge attention by, never to train.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 Labels = Literal["binary", "isup"]
 HOMES = ("train_tiles", "train_images")  # the preferred one first
-CHANNELS = {"training": "train", "testing": "test"}
+CHANNELS = {"training": "train", "train": "train", "testing": "test", "test": "test"}
 LAYOUT = (
     "train.csv with train_images/<image_id>.tiff or train_tiles/<image_id>/*.png, or the folders "
     "training and testing"
@@ -69,7 +69,7 @@ def load_panda(
     root = Path(root)
     require_utf8([root.absolute()], "The path of the source")
     require_folder(root, LAYOUT)
-    channels = {split: root / name for name, split in CHANNELS.items() if (root / name).is_dir()}
+    channels = _channels(root)
     places = channels or {"": root}
     table, origin = _read_grades(root, list(places.values()))
     found = _find_bags(places)
@@ -93,6 +93,17 @@ def load_panda(
     )
     manifest.attrs["classes"] = CLASSES[labels]
     return check_bags(manifest, origin)
+
+
+def _channels(root: Path) -> dict[str, Path]:
+    """Return the folder of each split, where the folder has such."""
+    found: dict[str, Path] = {}
+    for name, split in CHANNELS.items():
+        if (root / name).is_dir():
+            if split in found:
+                raise InputError(f"{root} holds {found[split].name} and {name}: leave one of them.")
+            found[split] = root / name
+    return found
 
 
 def _read_grades(root: Path, folders: Sequence[Path]) -> tuple[pd.DataFrame, str]:

@@ -33,7 +33,7 @@ from sklearn.preprocessing import StandardScaler
 
 from attnvgg.data.cores import available_cores
 from attnvgg.data.decoding import read_mask
-from attnvgg.data.regions import REGIONS, region_file, region_shares
+from attnvgg.data.regions import REGIONS, region_file, square_means
 from attnvgg.data.slides import Slide
 from attnvgg.data.synthetic.slide_cases import (
     DOWNSAMPLE,
@@ -165,7 +165,7 @@ def tile_shares(folder: Path, image_id: str) -> np.ndarray:
     with Slide(path) as slide:
         tiles, width, height = panda_tiles(slide), slide.width, slide.height
     mask = read_mask(region_file(path)) > 0
-    return region_shares(mask, tiles.coords, tiles.side, width, height)
+    return square_means(mask, tiles.coords, tiles.side, width, height)
 
 
 def _mean_colour(path: Path) -> np.ndarray:

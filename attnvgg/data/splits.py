@@ -54,7 +54,7 @@ def split_manifest(
     else:
         wanted = {side: share for side, share in shares.items() if share}
         place = manifest.columns.get_indexer(pd.Index(["label", "group"])).max() + 1
-        manifest.insert(int(place), "split", _deal(manifest, wanted, seed, within))
+        manifest.insert(int(place), "split", deal(manifest, wanted, seed, within))
     if "test" not in set(manifest["split"]):
         logger.info("The split has no test set.")
     return manifest
@@ -84,7 +84,7 @@ def _complete(
     if published == {"train", "test"}:
         train = manifest["split"] == "train"
         wanted = {side: shares[side] / (1 - shares["test"]) for side in ("train", "val")}
-        manifest.loc[train, "split"] = _deal(manifest[train], wanted, seed, within)
+        manifest.loc[train, "split"] = deal(manifest[train], wanted, seed, within)
         logger.info("The published split has no validation: it is taken from training.")
     elif not {"train", "val"} <= published <= set(SIDES):
         raise InputError(
@@ -153,10 +153,20 @@ def _refuse_leaks(manifest: pd.DataFrame) -> None:
         raise InputError(f"{len(leaks)} groups are on more than one side of the split:", listing)
 
 
-def _deal(
-    manifest: pd.DataFrame, shares: dict[str, float], seed: int, within: str | None
+def deal(
+    manifest: pd.DataFrame, shares: dict[str, float], seed: int, within: str | None = None
 ) -> pd.Series[Any]:
-    """Return the side of every row, by its index."""
+    """Return the side of every row, by its index: whole groups, the classes in proportion.
+
+    Args:
+        manifest: see `split_manifest`.
+        shares: of each side, which sum to 1.
+        seed: of the deal.
+        within: see `split_manifest`.
+
+    Raises:
+        InputError: there are too few groups for every side to have every class.
+    """
     ordered = manifest.sort_values("image")
     names = ordered["image"]
     if "group" in ordered:

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from attnvgg.data.cores import available_cores
 from attnvgg.data.decoding import read_mask
 from attnvgg.data.listing import is_image
-from attnvgg.data.regions import region_file, region_shares
+from attnvgg.data.regions import region_file, square_means
 from attnvgg.data.slides import Slide
 from attnvgg.data.tiles import panda_tiles, read_tile
 from attnvgg.errors import InputError
@@ -131,6 +131,8 @@ def flat_tiles(files: Iterable[Path]) -> dict[str, list[Path]]:
 def _problem(job: tuple[Path, Path]) -> str | None:
     """Cut a slide; return what is wrong with it, if anything."""
     slide, target = job
+    if _is_cut(slide, target):  # by another process, since the jobs were dealt
+        return None
     if target.exists() and not (target / ABOUT).is_file():
         return f"{slide}: {target} is in the way, and no folder of tiles that was made here"
     try:
@@ -156,7 +158,7 @@ def _cut(path: Path, target: Path) -> None:
         table = pd.DataFrame(rows)
         if (region := region_file(path)).is_file():
             mask = read_mask(region) > 127
-            shares = region_shares(mask, tiles.coords, tiles.side, slide.width, slide.height)
+            shares = square_means(mask, tiles.coords, tiles.side, slide.width, slide.height)
             table["label"] = (shares >= SHARE).astype(int)
         table.to_csv(folder / COORDS, index=False)
         (folder / ABOUT).write_text(about, encoding="utf-8")
@@ -193,7 +195,8 @@ def _made_anew(target: Path, is_made: Callable[[], bool]) -> Iterator[Path]:
     try:
         with atomic_folder(target) as folder:
             yield folder
-            shutil.rmtree(target, ignore_errors=True)
+            if not is_made():  # else it may be in use already
+                shutil.rmtree(target, ignore_errors=True)
     except OSError:
         if not is_made():
             raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from attnvgg.data.regions import square_means
 from attnvgg.data.resolution import same_mpp
 from attnvgg.data.slides import Slide
 from attnvgg.data.tissue import tissue_mask
@@ -74,14 +75,15 @@ def plan_tiles(
     if len(xs) * len(ys) > MOST:
         raise InputError(f"{slide.path} would have over {MOST:,} tiles: make them overlap less.")
     _, mask = _tissue(slide, side)
-    shares = _means(mask, slide, xs, ys, side).ravel()
+    grid = _corners(xs, ys)
+    shares = square_means(mask, grid, side, slide.width, slide.height)
     enough = np.flatnonzero(shares >= share)
     if not len(enough):
         raise InputError(
             f"{slide.path} has no tile of which {share:.0%} is tissue: ask for a smaller share."
         )
     return Tiles(
-        coords=_corners(xs, ys)[enough],
+        coords=grid[enough],
         side=side,
         size=size,
         mpp=slide.require_mpp() * side / size,
@@ -120,12 +122,13 @@ def panda_tiles(slide: Slide, count: int = 16, size: int = 128, downsample: floa
     side = round(size * slide.downsamples[level])
     xs, ys = (np.arange(0, extent, side) for extent in (slide.width, slide.height))
     picture, mask = _tissue(slide, side)
-    shares = _means(mask, slide, xs, ys, side).ravel()
+    grid = _corners(xs, ys)
+    shares = square_means(mask, grid, side, slide.width, slide.height)
     stain = mask * (255.0 - cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
-    stains = _means(stain, slide, xs, ys, side).ravel()
+    stains = square_means(stain, grid, side, slide.width, slide.height)
     best = np.lexsort((-stains, -shares))[:count]  # stable, so position decides the rest
     return Tiles(
-        coords=_corners(xs, ys)[best],
+        coords=grid[best],
         side=side,
         size=size,
         mpp=slide.mpp * side / size if slide.mpp else None,
@@ -182,28 +185,3 @@ def _corners(xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     """Return x and y of a grid row by row, int64 (ys * xs, 2)."""
     grid = np.meshgrid(xs, ys)
     return np.stack([axis.ravel() for axis in grid], axis=1).astype(np.int64)
-
-
-def _means(
-    picture: np.ndarray, slide: Slide, xs: np.ndarray, ys: np.ndarray, side: int
-) -> np.ndarray:
-    """Return the means of squares of a picture of a whole slide (h, w), as (ys, xs).
-
-    Beyond the border it is 0. Sums of any square are four values of the integral picture, between
-    whose points it is exactly bilinear; the time does not depend on the size of the squares.
-    """
-    table = cv2.integral(picture.astype(np.float64))
-    high, wide = picture.shape
-    for axis, starts, scale in ((0, ys, high / slide.height), (1, xs, wide / slide.width)):
-        table = _at(table, (starts + side) * scale, axis) - _at(table, starts * scale, axis)
-        table /= side * scale
-    return np.round(table, 9) + 0.0  # rounding errors must not break ties, nor make a -0
-
-
-def _at(table: np.ndarray, positions: np.ndarray, axis: int) -> np.ndarray:
-    """Return a table at fractional positions along an axis; beyond its end is its end."""
-    last = table.shape[axis] - 1
-    positions = np.minimum(positions, last)
-    low = np.minimum(positions.astype(np.int64), last - 1)
-    weight = (positions - low).reshape([-1, 1] if axis == 0 else [1, -1])
-    return table.take(low, axis) * (1 - weight) + table.take(low + 1, axis) * weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,8 +60,16 @@ def attributes_of(
         "tile_mpp": tiles.mpp,
         "slide_mpp": slide.require_mpp(),
         "encoder_recipe": recipe(encoder),
+        "slide_origin": origin_of(slide.path),
         **_identity(settings, encoder),
     }
+
+
+def origin_of(slide: Path) -> str:
+    """Return what tells a slide from another of its name: its bytes, and a digest of the first."""
+    with slide.open("rb") as stream:
+        digest = hashlib.sha256(stream.read(2**20)).hexdigest()[:12]
+    return f"{slide.stat().st_size} bytes, {digest}"
 
 
 def unfinished(
@@ -86,7 +95,7 @@ def unfinished(
             continue
         differences = [
             f"{key} is {found.get(key, 'not known')}, not {value}"
-            for key, value in wanted.items()
+            for key, value in {**wanted, "slide_origin": origin_of(slide)}.items()
             if found.get(key) != value
         ]
         if differences:

@@ -90,18 +90,20 @@ def over_ray(
     items: Sequence[Item],
     gpus: bool | None,
     between: Callable[[], None] = lambda: None,
+    lost: Callable[[Item], Result] | None = None,
 ) -> Iterator[Result]:
     """Yield what workers on a Ray cluster make of items, as each is done.
 
     The cluster is that of `RAY_ADDRESS` or of this machine, or else is started here and ended
     with the work. There is a worker a GPU or a CPU core; each gets the next item when it is done
-    with one. A worker that is lost is started again with the item that it had.
+    with one. A worker that is lost is started again with the item that it had, three times.
 
     Args:
         setup: called once in each worker; returns what is called with the items.
         items: what to work on.
         gpus: whether a worker needs a GPU; None: where the cluster has some.
         between: called twice a second; may raise to stop.
+        lost: what an item gives that no worker outlives; otherwise that is an error.
 
     Raises:
         InputError: Ray is missing, or the cluster has no GPU; whatever a call raises.
@@ -121,7 +123,7 @@ def over_ray(
             num_cpus=1, num_gpus=int(kind == "GPU"), max_restarts=-1, max_task_retries=3
         )
         idle = [worker.remote(setup) for _ in range(min(places, len(items)))]
-        yield from _work(ray, idle, deque(items), between)
+        yield from _work(ray, idle, deque(items), between, lost)
     finally:
         if begun_here:
             ray.shutdown()
@@ -145,20 +147,29 @@ def slide_worker(
 
 
 def _work(
-    ray: ModuleType, idle: list[Any], items: deque[Item], between: Callable[[], None]
+    ray: ModuleType,
+    idle: list[Any],
+    items: deque[Item],
+    between: Callable[[], None],
+    lost: Callable[[Item], Any] | None,
 ) -> Iterator[Any]:
     """Keep every worker busy with one item, and yield results as they come."""
-    busy: dict[Any, Any] = {}
+    busy: dict[Any, tuple[Any, Item]] = {}
     while items or busy:
         while items and idle:
-            worker = idle.pop()
-            busy[worker.run.remote(items.popleft())] = worker
+            worker, item = idle.pop(), items.popleft()
+            busy[worker.run.remote(item)] = worker, item
         ready, _ = ray.wait(list(busy), timeout=LOOK)
         between()
         for reference in ready:
-            idle.append(busy.pop(reference))
+            worker, item = busy.pop(reference)
+            idle.append(worker)
             try:
                 yield ray.get(reference)
+            except ray.exceptions.RayActorError:
+                if lost is None:
+                    raise
+                yield lost(item)
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, InputError):
                     raise error.cause from None

@@ -35,6 +35,9 @@ def read_ahead(
         while begun:
             yield begun.popleft()
     except BaseException:  # closed early, too: nothing more is wanted
+        for _, future in begun:
+            if future.cancel():
+                future.set_running_or_notify_cancel()  # wakes who waits for it
         pool.shutdown(cancel_futures=True)
         raise
     pool.shutdown(wait=False)  # the last ones are still being called

@@ -26,6 +26,7 @@ from attnvgg.training.checkpoint import load_model
 logger = logging.getLogger(__name__)
 
 HOST = "algo-1"
+MARK = ".simulator"  # in a folder whose content is a job's, and may be replaced
 # The real container sources its variables with `set -e`: what is no variable ends the job.
 SHELL = 'set -e; source "$1"; cd "$2"; shift 2; exec "$@"'
 
@@ -67,13 +68,17 @@ def prepare(job: Job, root: Path, processes: int) -> dict[str, str]:
         root: absolute.
         processes: see `simulate`.
     """
-    for name in ("input", "model", "output"):
-        shutil.rmtree(root / name, ignore_errors=True)
+    made = [root / name for name in ("input", "model", "output")]
+    if not (root / MARK).exists() and any(folder.exists() for folder in made):
+        raise InputError(f"{root} holds other things, which would be lost: name a new --root.")
+    for folder in made:
+        shutil.rmtree(folder, ignore_errors=True)
     data, config = root / "input" / "data", root / "input" / "config"
     for folder in (data, config, root / "model", root / "output" / "data", root / "checkpoints"):
         folder.mkdir(parents=True, exist_ok=True)
     for name, place in job.channels.items():
         (data / name).symlink_to(Path(place).absolute(), target_is_directory=True)
+    (root / MARK).touch()
     (data / "code").mkdir()
     stage_source(job, data / "code")
     values = {name: as_text(value) for name, value in job.parameters.items()}

@@ -48,7 +48,8 @@ class TileEncoder:
     Attributes:
         network: (n, 3, size, size) to (n, D).
         preprocess: of one tile.
-        name: architecture, digest of the weights, input and digest of the preprocessing, as in
+        name: architecture, digest of the weights, input and digest of preprocessing and arguments,
+            as in
             `torchvision:resnet18@1f2e3d4c5b6a;224px@9c8d7e6f`. Equal names mean equal features.
         choice: how it is opened again.
     """
@@ -73,7 +74,8 @@ def open_encoder(choice: EncoderChoice) -> TileEncoder:
     network.eval().requires_grad_(False)
     _rehearse(network, preprocess.size, architecture)
     state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-    way = json.dumps(preprocess.to_dict(), sort_keys=True).encode()
+    spec = getattr(network, "spec", None)  # arguments that leave no trace in the weights
+    way = json.dumps([preprocess.to_dict(), spec], sort_keys=True).encode()
     name = (
         f"{architecture}@{digest(state)[:12]};"
         f"{preprocess.size}px@{hashlib.sha256(way).hexdigest()[:8]}"

@@ -1,5 +1,6 @@
 """Arrays in, figures out: how good predictions are, and how sure that is."""
 
+from attnvgg.evaluation.assessment import Assessment, Questions, assess
 from attnvgg.evaluation.bootstrap import share_interval
 from attnvgg.evaluation.instances import judge_instances
 from attnvgg.evaluation.intervals import AucInterval, auc_interval, wilson_interval
@@ -13,12 +14,17 @@ from attnvgg.evaluation.metrics import (
     roc_auc,
 )
 from attnvgg.evaluation.ordinal import quadratic_kappa
+from attnvgg.evaluation.paired import auc_difference
 from attnvgg.evaluation.predictions import read_predictions
 from attnvgg.evaluation.report import evaluate_predictions, majority, summary
 
 __all__ = [
+    "Assessment",
     "AucInterval",
     "Confusion",
+    "Questions",
+    "assess",
+    "auc_difference",
     "auc_interval",
     "average_precision",
     "balanced_accuracy",

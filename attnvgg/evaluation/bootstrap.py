@@ -26,15 +26,17 @@ class Bootstrapped:
 
 
 def share_interval(
-    hits: NDArray[np.bool_],
+    hits: NDArray[Any],
     positive: NDArray[np.bool_],
     groups: ArrayLike,
     level: float = 0.95,
 ) -> dict[str, Any]:
     """Return a share and its interval: Wilson's, or a group bootstrap where groups repeat.
 
+    Of none or all, resampling would make a certainty: that is Wilson's, of as many cases as groups.
+
     Args:
-        hits: of at least one case, (n,).
+        hits: of at least one case, (n,); ties may count in part.
         positive: see `group_bootstrap`.
         groups: likewise.
         level: intended coverage.
@@ -42,10 +44,12 @@ def share_interval(
     Returns:
         `value, lower, upper, level, method`.
     """
-    count = len(hits)
-    if group_codes(groups, count).max() + 1 == count:
-        lower, upper = wilson_interval(float(hits.sum()), count, level)
-        found, method = Bootstrapped(float(hits.mean()), lower, upper), "Wilson"
+    count, share = len(hits), float(hits.mean())
+    several = int(group_codes(groups, count).max()) + 1
+    if several == count or share in (0.0, 1.0):
+        lower, upper = wilson_interval(share * several, several, level)
+        method = "Wilson" if several == count else "Wilson on groups"
+        found = Bootstrapped(share, lower, upper)
     else:
         both = np.stack([hits, np.ones(count)], axis=1)
         found = group_bootstrap(both, positive, lambda s: s[:, 0] / s[:, 1], groups, level)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from attnvgg.evaluation.intervals import wilson_interval
+from attnvgg.evaluation.bootstrap import share_interval
 
 
-def judge_instances(instances: pd.DataFrame, split: str, level: float = 0.95) -> dict[str, Any]:
+def judge_instances(
+    instances: pd.DataFrame,
+    split: str,
+    level: float = 0.95,
+    groups: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return how well the instances of positive bags were found, where their truth is known.
 
     Several branches are averaged first; of several classes, all but the first are positive.
@@ -20,12 +26,13 @@ def judge_instances(instances: pd.DataFrame, split: str, level: float = 0.95) ->
             `label`, 1 for a positive instance.
         split: which bags.
         level: of the interval.
+        groups: patient of each bag, by `image`; none: each bag is its own.
 
     Returns:
         `bags`, the number of bags with a positive instance;
         `top_positive`, the share of them whose highest instance is positive (a tie counts by its
-        share of positives) with its Wilson interval `lower` and `upper`; `mass_on_positives`, the
-        mean share of the weights on positive instances (weights only).
+        share of positives) with its interval `lower` and `upper` by `method`, see `share_interval`;
+        `mass_on_positives`, the mean share of the weights on positive instances (weights only).
     """
     rows = instances[instances["split"] == split]
     scores = [str(name) for name in rows if str(name).startswith(("weight", "probability"))]
@@ -36,15 +43,13 @@ def judge_instances(instances: pd.DataFrame, split: str, level: float = 0.95) ->
     table = table[table.groupby("bag")["label"].transform("any")]
     highest = table["score"] == table.groupby("bag")["score"].transform("max")
     hits = table[highest].groupby("bag")["label"].mean()
-    count, right = len(hits), float(hits.sum())
+    count = len(hits)
     found: dict[str, Any] = {"bags": count, "score": scores[0].partition("_")[0]}
-    lower, upper = wilson_interval(right, count, level) if count else (None, None)
-    found |= {
-        "top_positive": right / count if count else None,
-        "lower": lower,
-        "upper": upper,
-        "level": level,
-    }
+    interval: dict[str, Any] = dict.fromkeys(("value", "lower", "upper", "method"))
+    if count:
+        patients = [(groups or {}).get(str(bag)) for bag in hits.index]
+        interval = share_interval(hits.to_numpy(float), np.ones(count, bool), patients, level)
+    found |= {"top_positive": interval.pop("value"), **interval, "level": level}
     if found["score"] == "weight":
         share = (table["score"] * table["label"]).groupby(table["bag"]).sum()
         found["mass_on_positives"] = float(np.mean(share)) if count else None

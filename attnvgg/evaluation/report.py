@@ -114,6 +114,9 @@ def _threshold(
             "There are no validation rows to choose the threshold on: give a threshold."
         )
     cases, values = sets["val"]
+    if len(found := cases["label"].unique()) < 2:
+        which = f"All {len(cases)} validation rows have label {found[0]}"
+        raise InputError(f"{which}: they tell no threshold, give one.")
     value = choose_threshold(cases["label"], values[:, -1], SENSITIVITY)
     rule = f"highest with a sensitivity of at least {SENSITIVITY:.2f}"
     return {"value": value, "rule": rule, "chosen_on": "validation"}

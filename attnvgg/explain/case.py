@@ -38,6 +38,8 @@ class Case:
     """Lesion (H, W), outlined where at least half of its maximum."""
     input_size: int | None = None
     """Side of the model's input, see `upsample`."""
+    class_map: ArrayLike | None = None
+    """What speaks for the class that the probability is of (Grad-CAM), (h, w) in [0, 1]."""
 
     def __post_init__(self) -> None:
         if self.mask is not None and np.shape(self.mask) != self.image.shape[:2]:
@@ -52,16 +54,18 @@ class Case:
         return self.label is not None and self.label != self.predicted
 
     def panels(self, kind: Kind, interpolation: Interpolation = "bilinear") -> list[Pixels]:
-        """Return the image and the overlays of pool-3 and pool-4, each (H, W, 3).
+        """Return the image, the overlays of pool-3 and pool-4 and of a class map, each (H, W, 3).
 
         Args:
             kind: see `scale_map`.
             interpolation: see `upsample`.
         """
-        maps = (self.attn1, self.attn2)
+        maps: list[tuple[ArrayLike, Kind]] = [(self.attn1, kind), (self.attn2, kind)]
+        if self.class_map is not None:
+            maps.append((self.class_map, "sigmoid"))  # the scale from 0 to 1
         overlays = [
-            overlay(self.image, attention, self.region, kind, interpolation, self.input_size)
-            for attention in maps
+            overlay(self.image, weights, self.region, scale, interpolation, self.input_size)
+            for weights, scale in maps
         ]
         return [self.image, *overlays]
 

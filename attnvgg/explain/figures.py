@@ -17,10 +17,11 @@ from PIL.PngImagePlugin import PngInfo
 from attnvgg.errors import InputError
 from attnvgg.explain.case import Case
 from attnvgg.explain.overlays import Interpolation, Kind, scale_map
-from attnvgg.explain.page import DPI, GAP, PANEL, TIMES, Page
+from attnvgg.explain.page import DPI, GAP, PANEL, TIMES, WIDTH, Page
 from attnvgg.files import atomic_path
 
 HEADS = ("image", "pool-3", "pool-4")
+CLASS_HEAD = "Grad-CAM"
 LONGEST = round(2 * PANEL * DPI)  # pixels of an image at that; more could not be seen
 
 MEANING: dict[Kind, str] = {
@@ -30,6 +31,11 @@ MEANING: dict[Kind, str] = {
     "per-image": "Colours: attention weight STRETCHED PER IMAGE from its lowest to its highest; "
     "colours of two maps cannot be compared.",
 }
+
+CLASS_MEANING = (
+    "Those maps are the same for every class; Grad-CAM, stretched per image from nothing (blue) to "
+    "the most (red), shows what speaks for the class that p is of."
+)
 
 
 def save_grid(
@@ -62,12 +68,14 @@ def save_grid(
         raise InputError("There are no cases to draw.")
     rows = [case.reduced(round(2 * PANEL * dpi)) for case in cases]
     clipped = any(_clipped(row, kind) for row in rows)
+    heads = _heads(rows)
+    width = WIDTH + (len(heads) - len(HEADS)) * (PANEL + GAP)
     notes = _notes(rows, kind, threshold, caption, clipped)
     heights = [PANEL * float(np.clip(r.image.shape[0] / r.image.shape[1], 0.5, 1.5)) for r in rows]
-    page = Page(heights, title is not None, len(notes))
+    page = Page(heights, title is not None, len(notes), width=width)
     for number, row in enumerate(rows):
         _draw_row(page, number, row, kind, interpolation)
-    page.draw_heads(HEADS, title)
+    page.draw_heads(heads, title)
     page.draw_colour_bar(kind, clipped, page.column(1), 2 * PANEL + GAP)
     page.draw_notes(notes)
     page.write(path, dpi)
@@ -81,7 +89,7 @@ def save_panels(
     interpolation: Interpolation = "bilinear",
     caption: str | None = None,
 ) -> None:
-    """Write image | pool-3 | pool-4 side by side as a PNG, a pixel for each source pixel.
+    """Write image | pool-3 | pool-4 (| Grad-CAM) side by side as a PNG, in source pixels.
 
     There is nothing else on it; what it shows is said in the text that PNG calls Description.
 
@@ -95,7 +103,7 @@ def save_panels(
     Raises:
         InputError: maps of another kind.
     """
-    words = f"{' | '.join(HEADS)}. {MEANING[kind]} {caption or ''}"
+    words = " ".join([f"{' | '.join(_heads([case]))}.", *_meaning([case], kind), caption or ""])
     description = PngInfo()
     description.add_text("Description", words.strip())
     picture = Image.fromarray(np.hstack(case.panels(kind, interpolation)))
@@ -129,7 +137,9 @@ def _draw_row(
         axes.set_axis_off()
         if case.mask is not None:
             outline(axes, case.mask)
-        if column > 0:
+        if column == len(HEADS):
+            _write_corner(axes, f"for {case.scored or case.predicted}")
+        elif column > 0:
             _draw_remark(axes, np.asarray((case.attn1, case.attn2)[column - 1]), kind)
     page.draw_verdict(top, height, case)
 
@@ -138,7 +148,7 @@ def _notes(
     rows: Sequence[Case], kind: Kind, threshold: float | None, caption: str | None, clipped: bool
 ) -> list[str]:
     """Return the lines below the figure."""
-    sentences = [MEANING[kind]]
+    sentences = _meaning(rows, kind)
     if clipped:
         sentences.append("Arrowheads and 'clipped': share of positions beyond the scale.")
     if any(row.mask is not None for row in rows):
@@ -150,7 +160,18 @@ def _notes(
         sentences.append(f"Decision at p ≥ {threshold:.3g}{wrong}.")
     if caption:
         sentences.append(caption)
-    return textwrap.wrap(" ".join(sentences), 132)
+    panels = len(_heads(rows)) - len(HEADS)
+    return textwrap.wrap(" ".join(sentences), 132 + panels * 34)
+
+
+def _heads(rows: Sequence[Case]) -> tuple[str, ...]:
+    """Return the names of the columns."""
+    return (*HEADS, CLASS_HEAD) if any(row.class_map is not None for row in rows) else HEADS
+
+
+def _meaning(rows: Sequence[Case], kind: Kind) -> list[str]:
+    """Say what the colours mean."""
+    return [MEANING[kind], CLASS_MEANING] if len(_heads(rows)) > len(HEADS) else [MEANING[kind]]
 
 
 def _draw_remark(axes: Axes, attention: NDArray[Any], kind: Kind) -> None:
@@ -162,6 +183,10 @@ def _draw_remark(axes: Axes, attention: NDArray[Any], kind: Kind) -> None:
         words = "<1 % clipped" if share < 0.01 else f"{100 * share:.0f} % clipped"
     else:
         return
+    _write_corner(axes, words)
+
+
+def _write_corner(axes: Axes, words: str) -> None:
     axes.text(
         0.97, 0.035, words, transform=axes.transAxes, ha="right", va="bottom", fontsize=5.8,
         color="white", path_effects=[withStroke(linewidth=1.4, foreground="#000000a0")],

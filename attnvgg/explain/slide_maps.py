@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from attnvgg.data.regions import region_shares
+from attnvgg.data.regions import square_means
 from attnvgg.data.slide_writer import write_pyramid
 from attnvgg.errors import InputError
 from attnvgg.explain.bag_case import BagCase
@@ -229,4 +229,4 @@ def found_shares(case: SlideCase) -> NDArray[np.float64] | None:
     """Return what share of each tile is region that is to be found, (N,), if that is known."""
     if case.mask is None:
         return None
-    return region_shares(case.mask, case.coords, case.side, case.width, case.height)
+    return square_means(case.mask, case.coords, case.side, case.width, case.height)

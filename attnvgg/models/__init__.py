@@ -10,6 +10,7 @@ from attnvgg.models.losses import FocalLoss, balanced_alpha, elastic_net, kernel
 from attnvgg.models.pool import Pool
 from attnvgg.models.pooling import POOLS, ScoredPool
 from attnvgg.models.pretrained import Pretrained
+from attnvgg.models.priors import AttentionPrior
 from attnvgg.models.published import load_published
 from attnvgg.models.registry import MODELS, load_pretrained
 
@@ -21,6 +22,7 @@ __all__ = [
     "POOLS",
     "VGGGAP",
     "AttentionBlock",
+    "AttentionPrior",
     "AttnVGG",
     "AveragePool",
     "BagClassifier",

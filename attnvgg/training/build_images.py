@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from attnvgg.data.transforms import augmentation
 from attnvgg.errors import InputError
 from attnvgg.models import (
     VGGGAP,
+    AttentionPrior,
     AttnVGG,
     Pretrained,
     VGGDense,
@@ -21,7 +23,6 @@ from attnvgg.models import (
 )
 from attnvgg.training.build import assemble, loader_workers, make_preprocess, open_cache
 from attnvgg.training.config import TrainConfig
-from attnvgg.training.run import RunFolder
 from attnvgg.training.run_config import updated
 from attnvgg.training.steps import Trainer
 
@@ -29,37 +30,45 @@ logger = logging.getLogger(__name__)
 
 
 def make_datasets(config: TrainConfig, manifest: pd.DataFrame) -> dict[str, ImageDataset]:
-    """Return the sets of the splits; they share the cache of decoded images."""
+    """Return the sets of the splits; they share the cache of decoded images.
+
+    Only training has masks, and only for a loss that asks for them.
+    """
     data = config.data
     preprocess = make_preprocess(data)
     cache = open_cache(data)
-    cases = manifest.drop(columns="mask", errors="ignore")  # no loss here asks for masks
+    plain = manifest.drop(columns="mask", errors="ignore")
+    with_masks = plain if config.loss.prior == "none" else manifest
+    cases = {"train": with_masks, "val": plain, "test": plain}
     return {
         split: ImageDataset(
-            cases[cases["split"] == split].reset_index(drop=True),
+            table[table["split"] == split].reset_index(drop=True),
             preprocess,
             augment=augmentation(data.augmentation, preprocess) if split == "train" else None,
             cache=cache,
             seed=config.seed,
         )
-        for split in ("train", "val", "test")
+        for split, table in cases.items()
     }
 
 
-def build_model(config: TrainConfig, manifest: pd.DataFrame) -> tuple[Pretrained, TrainConfig]:
+def build_model(
+    config: TrainConfig, manifest: pd.DataFrame, *, resumed: bool = False
+) -> tuple[Pretrained, TrainConfig]:
     """Build the network, and settle in the configuration what depends on data and start.
 
-    ImageNet weights that cannot be fetched stop a run on real data; the sample then starts from
-    random ones, and the run says so.
+    Of a run that is resumed the saved state replaces the weights. ImageNet weights that cannot be
+    fetched stop a run on real data; the sample then starts from random ones, and the run says so.
     """
     torch.manual_seed(config.seed)
     classes = int(manifest["label"].max()) + 1
     logits = config.model.num_classes or (1 if classes == 2 else classes)
     if logits != classes and (logits, classes) != (1, 2):
         raise InputError(f"--model.num_classes {logits} does not fit labels of {classes} classes.")
-    if config.resume is not None and RunFolder(config.resume).state.is_file():
-        return _construct(config, logits, None), config  # the saved state replaces the weights
-    weights, start = config.model.weights, str(config.model.weights or "random weights")
+    if resumed:
+        return _construct(config, logits, None), config
+    weights = config.model.weights
+    start = weights or config.model.start or "random weights"
     try:
         model = _construct(config, logits, weights)
     except WeightsUnavailable:
@@ -114,4 +123,36 @@ def make_trainer(
     side = dataset.preprocess.size
     rehearsal = {"image": torch.zeros(1, 3, side, side)}
     workers = loader_workers(config.data.workers, accelerator)
-    return assemble(config, accelerator, model, training, repeats, dataset, workers, rehearsal)
+    trainer = assemble(config, accelerator, model, training, repeats, dataset, workers, rehearsal)
+    return replace(trainer, prior=_make_prior(config, dataset))
+
+
+def _make_prior(config: TrainConfig, dataset: ImageDataset) -> AttentionPrior | None:
+    """Return the prior on attention, after telling how many images have a mask for it.
+
+    Raises:
+        InputError: none has.
+    """
+    loss = config.loss
+    if loss.prior == "none":
+        return None
+    rows = [row for row, path in enumerate(dataset.masks or ()) if path is not None]
+    empty = sum(not dataset.load_mask(row).any() for row in rows)
+    if len(rows) == empty:
+        raise InputError(
+            f"--loss.prior {loss.prior} needs masks, but no image of the training set has one "
+            f"that is not empty ({len(rows)} of {len(dataset)} have a mask)."
+        )
+    logger.info(
+        "Attention prior (%s): %d of %d training images have a mask, %d of these an empty one, "
+        "which is skipped.",
+        loss.prior,
+        len(rows),
+        len(dataset),
+        empty,
+    )
+    return AttentionPrior(
+        loss.prior_weights,
+        rescale=config.model.normalize_attn,
+        background=loss.prior == "background",
+    )

@@ -105,11 +105,13 @@ def load_model(path_or_hub: str | Path) -> Pretrained:
     folder = Path(path_or_hub)
     best = folder / "best"
     if (folder / "config.yaml").is_file() and not best.is_dir():
-        seeds = sorted(folder.glob("seed-*/best"))
-        if seeds:
-            raise InputError(
-                f"{folder} is a run of several seeds: load one of them, such as {seeds[0].parent}."
-            )
+        for name in ("seed", "fold"):
+            several = sorted(folder.glob(f"{name}-*/best"))
+            if several:
+                raise InputError(
+                    f"{folder} is a run of several {name}s: load one of them, such as "
+                    f"{several[0].parent}."
+                )
         raise InputError(f"{folder} has no best/ folder yet: no epoch of that run was finished.")
     model = load_pretrained(best if best.is_dir() else path_or_hub)
     if "preprocess" in model.config:

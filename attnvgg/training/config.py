@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from attnvgg.errors import InputError
-from attnvgg.training.run_config import PictureConfig, RunConfig, flatten, impossible, updated
+from attnvgg.training.run_config import (
+    LossConfig,
+    PictureConfig,
+    RunConfig,
+    flatten,
+    impossible,
+    updated,
+)
 
 Source = Literal[
     "auto", "kaggle", "isic2016", "isic2017", "isic-archive", "csv", "folders", "sample"
@@ -23,7 +31,7 @@ class DataConfig(PictureConfig):
     root: Path | None = None
     """Folder of the source (for csv: the file); null: its usual place under data/."""
     mask: Literal["lesion", "dermoscopic"] = "lesion"
-    """Which masks the ISIC folders offer to the run."""
+    """Which masks the ISIC folders offer to `--loss.prior`."""
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Shares of training, validation and test, by group; [0.8, 0.2, 0] has no test set."""
     split_seed: int = 1234
@@ -64,20 +72,40 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig(RunConfig):
-    """Train a classifier and judge it on the test set."""
+class ImageLossConfig(LossConfig):
+    """Focal loss, and what is asked of the attention maps."""
 
+    prior: Literal["none", "mask", "background"] = "none"
+    """mask: the maps should lie where the masks of the training images lie (Dice); background:
+    everywhere else, the negative control of the paper."""
+    prior_weights: tuple[float, float] = (0.001, 0.01)
+    """Weights of that for the maps of pool-3 and pool-4."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """Train a classifier and judge it on the test set; with --seeds or --folds several."""
+
+    seeds: int = 1
+    """Train so many models, with the seeds that follow `seed`, and average what they say."""
+    folds: int = 1
+    """Cross-validation: so many models, each tested on its own part of the patients; 1: one split,
+    by `data.fractions`."""
     data: DataConfig = field(default_factory=DataConfig)
     """Which cases, how they are split, and how a picture becomes a tensor."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Which network."""
+    loss: ImageLossConfig = field(default_factory=ImageLossConfig)
+    """Focal loss, and what is asked of the attention maps."""
 
 
 REAL = {"data.image_size": 224, "batch_size": 100, "optim.average": 0.0}
 KAGGLE = REAL | {"data.keep_negatives": 6000}
 SAMPLE = {"data.image_size": 96, "batch_size": 16, "optim.average": 0.98}
 
-AT_LEAST = {"data.keep_negatives": 1, "data.positive_repeats": 1, "data.passes": 1}
+AT_LEAST = {
+    "data.keep_negatives": 1, "data.positive_repeats": 1, "data.passes": 1, "seeds": 1, "folds": 1,
+}  # fmt: skip
 RESOLVED = (
     "batch_size", "data.image_size", "data.resize", "data.root", "model.num_classes", "optim.lr",
 )  # fmt: skip
@@ -108,5 +136,19 @@ def check(config: TrainConfig) -> None:
     wrong = impossible(config, AT_LEAST)
     if config.model.name == "vgg" and config.data.image_size not in (None, 224):
         wrong.append("--model.name vgg: its dense layers need --data.image_size 224")
+    wrong += _impossible_prior(config)
+    if config.seeds > 1 and config.folds > 1:
+        wrong.append(f"--seeds {config.seeds}: not together with --folds {config.folds}")
     if wrong:
         raise InputError("These options cannot be:", wrong)
+
+
+def _impossible_prior(config: TrainConfig) -> list[str]:
+    """Return what is wrong with the prior on attention, a line each."""
+    loss, wrong = config.loss, []
+    if not min(loss.prior_weights) >= 0 or not max(loss.prior_weights) < math.inf:
+        wrong.append(f"--loss.prior_weights {list(loss.prior_weights)}: must be at least 0")
+    has_maps = config.model.name == "attnvgg" and config.model.attention
+    if loss.prior != "none" and not has_maps:
+        wrong.append(f"--loss.prior {loss.prior}: this model has no attention maps")
+    return wrong

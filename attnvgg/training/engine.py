@@ -5,13 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import GradientAccumulationPlugin, broadcast, gather_object
+from accelerate.utils import (
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    broadcast,
+    gather_object,
+)
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -28,6 +34,7 @@ from attnvgg.training.steps import NonFiniteLoss, Trainer, model_inputs, train_s
 
 logger = logging.getLogger(__name__)
 
+PATIENCE = timedelta(days=1)  # of a process, while another cuts thousands of slides
 OnBest = Callable[[Predictions, dict[str, Any]], None]
 Watch = Callable[[nn.Module, dict[str, Any], Any], None]
 
@@ -53,6 +60,7 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         cpu=on_cpu,
         mixed_precision=config.precision,
         step_scheduler_with_optimizer=False,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         gradient_accumulation_plugin=GradientAccumulationPlugin(
             num_steps=config.accumulate, sync_with_dataloader=False
         ),

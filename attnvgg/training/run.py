@@ -95,6 +95,21 @@ class RunFolder:
                 f"{free / 2**20:.0f} MiB are free: make room or choose another --out."
             )
 
+    def clear_unbegun(self) -> None:
+        """Remove what a run left that was ended before its first line was whole.
+
+        Raises:
+            InputError: there is more in the folder than that.
+        """
+        if self.config.is_file() or not self.path.is_dir():
+            return
+        if not set(self.path.iterdir()) <= {self.manifest, *self.path.glob(".*")}:
+            raise InputError(
+                f"{self.path} is damaged, its config.yaml is missing: move it away to train it "
+                "anew."
+            )
+        shutil.rmtree(self.path)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from training this run at the same time.
@@ -194,12 +209,13 @@ def open_run(path: Path) -> RunFolder:
 
 
 def newest_run(out: Path) -> RunFolder:
-    """Return the run under `out` whose best model, or that of a seed of it, was written last.
+    """Return the run under `out` whose model, or that of a seed or fold of it, was written last.
 
     Raises:
         InputError: there is none.
     """
-    found = [path for runs in ("*", "*/seed-*") for path in out.glob(f"{runs}/best/config.json")]
+    folders = ("*", "*/seed-*", "*/fold-*")
+    found = [path for runs in folders for path in out.glob(f"{runs}/best/config.json")]
     if not found:
         raise InputError(
             f"No run with a model is under {out}/: train one first (scripts/train.py)."

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from attnvgg.data.loaders import TrainingBatches
+from attnvgg.models import AttentionPrior
 from attnvgg.training.checkpoint import Progress
 from attnvgg.training.run_config import RunConfig
 
@@ -36,6 +37,7 @@ class Trainer:
         case_names: of the training cases, by index.
         average: running average of the weights, if there is one.
         penalty: of the weights, added to the loss of each step and to no figure.
+        prior: on the attention maps, likewise.
     """
 
     config: RunConfig
@@ -50,6 +52,7 @@ class Trainer:
     case_names: Sequence[str]
     average: AveragedModel | None = None
     penalty: Callable[[nn.Module], Tensor] | None = None
+    prior: AttentionPrior | None = None
 
     @property
     def judged(self) -> nn.Module:
@@ -74,7 +77,8 @@ def train_step(trainer: Trainer, batch: dict[str, Any], progress: Progress) -> t
 
     Args:
         trainer: what takes part.
-        batch: see `model_inputs`, and `label`, `index`, and `weight` where known.
+        batch: see `model_inputs`, and `label`, `index`, and `weight` where known; for a prior also
+            `mask` (B, 1, H, W) and `has_mask` (B,).
         progress: which batch this is.
 
     Returns:
@@ -88,10 +92,13 @@ def train_step(trainer: Trainer, batch: dict[str, Any], progress: Progress) -> t
     weight = batch["weight"].to(accelerator.device) if "weight" in batch else None
     _seed_dropout(_seed(trainer, progress), accelerator.device)
     with accelerator.autocast():
-        logits = trainer.model(*model_inputs(batch, accelerator.device)).logits
+        output = trainer.model(*model_inputs(batch, accelerator.device))
+    logits = output.logits
     loss = trainer.criterion(logits.float(), labels, weight=weight)
     if trainer.penalty is not None:
         loss = loss + trainer.penalty(trainer.module)
+    if trainer.prior is not None:
+        loss = loss + _mean_prior(trainer.prior, accelerator, output, batch)
     value = float(accelerator.reduce(loss.detach(), "mean"))
     if not math.isfinite(value):
         raise NonFiniteLoss(_blame("loss", value, trainer, batch, progress))
@@ -107,6 +114,20 @@ def train_step(trainer: Trainer, batch: dict[str, Any], progress: Progress) -> t
             if trainer.average is not None:
                 trainer.average.update_parameters(trainer.module)
     return value, logits.detach().float().cpu()
+
+
+def _mean_prior(
+    prior: AttentionPrior, accelerator: Accelerator, output: Any, batch: Mapping[str, Any]
+) -> Tensor:
+    """Return this process' part of the mean over all images with a mask, of all processes.
+
+    The parts are averaged over the processes later, hence the factor. (Batches that are
+    accumulated into a step are averaged as batches, whatever number of masks each has.)
+    """
+    mask, has_mask = (batch[name].to(accelerator.device) for name in ("mask", "has_mask"))
+    total, count = prior(output.attn1, output.attn2, mask, has_mask)
+    everywhere = accelerator.reduce(count, "sum")
+    return total * accelerator.num_processes / everywhere.clamp(min=1)
 
 
 def model_inputs(batch: Mapping[str, Any], device: torch.device) -> tuple[Any, ...]:

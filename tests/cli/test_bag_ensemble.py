@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import t
 
-from attnvgg.cli.bag_ensemble import average_predictions, combine, lines, spread_of
+from attnvgg.cli.bag_ensemble import combine, lines
+from attnvgg.cli.ensemble import average_predictions, spread_of
 from attnvgg.errors import InputError
 from attnvgg.training.run import RunFolder
 
@@ -66,7 +67,7 @@ def test_the_tables_stay_as_they_were():
 def test_tables_of_other_bags_are_refused():
     other = predictions(1)
     other.loc[3, "image"] = "z"
-    with pytest.raises(InputError, match="different bags"):
+    with pytest.raises(InputError, match="different cases"):
         average_predictions([predictions(0), other])
 
 
@@ -81,6 +82,15 @@ def test_spread_against_scipy():
     assert upper > 1
     assert found["upper"] == 1, "no share is above 1"
     assert found["values"] == values
+
+
+def test_training_sets_that_overlap_widen_the_interval():
+    """Nadeau & Bengio: of five folds each tested case stands against four trained on."""
+    rows = [{"auc": value} for value in (0.7, 0.72, 0.75, 0.71, 0.74)]
+    plain, folds = spread_of(rows)["auc"], spread_of(rows, overlap=1 / 4)["auc"]
+    assert folds["deviation"] == plain["deviation"]
+    half = [one["upper"] - one["mean"] for one in (plain, folds)]
+    assert half[1] / half[0] == pytest.approx(np.sqrt((1 / 5 + 1 / 4) / (1 / 5)))
 
 
 def test_a_figure_that_a_seed_lacks_is_left_out():

@@ -1,14 +1,29 @@
 """Evaluation end to end: the same figures again, and nothing else touched."""
 
 import json
+import os
+import re
 import shutil
+import subprocess
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from attnvgg.cli.evaluate import main as evaluate
 from attnvgg.cli.train import main as train
+from tests.evaluation.test_report import predictions
+
+# What Chromium asks for itself, whatever the page.
+ITS_OWN = {
+    "clients2.google.com",
+    "accounts.google.com",
+    "redirector.gvt1.com",
+    "update.googleapis.com",
+}
+PLOTS = {"roc", "precision_recall", "reliability", "decision_curve", "confusion"}
 
 
 @pytest.fixture
@@ -95,3 +110,179 @@ def test_a_damaged_run_is_told_in_a_sentence(run, capsys, name, spoil):
     captured = capsys.readouterr().err
     assert "error: " in captured
     assert "Traceback" not in captured
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Predictions of some other program, with a name that is HTML."""
+    rng = np.random.default_rng(0)
+    found = predictions(count=240).assign(
+        sex=rng.choice(["female", "male"], 240), source=rng.choice(["<b>x</b>", "y"], 240)
+    )
+    path = tmp_path / "theirs.csv"
+    found.to_csv(path, index=False)
+    return path
+
+
+def read_report(folder):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return metrics, (folder / "report.html").read_text()
+
+
+def test_a_file_of_predictions_gets_its_report(table, capsys):
+    assert evaluate([str(table)]) == 0
+    folder = table.with_name("theirs_report")
+    metrics, page = read_report(folder)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        *(f"{name}.png" for name in PLOTS), "metrics.json", "probabilities.csv", "report.html",
+    }  # fmt: skip
+    rows = pd.read_csv(table).query("split == 'test'")
+    auc = roc_auc_score(rows["label"], rows["probability"])
+    assert metrics["figures"]["auc"]["value"] == pytest.approx(auc)
+    assert f"{auc:.3f}" in page
+    said = capsys.readouterr().out
+    assert f"AUC {auc:.3f}" in said
+    assert "report.html" in said
+
+
+def test_the_page_is_whole_and_asks_nobody(table):
+    assert evaluate([str(table), "--against", str(table)]) == 0
+    _, page = read_report(table.with_name("theirs_report"))
+    sources = re.findall(r'(?:src|href|action|data)="([^"]*)', page)
+    assert len(sources) == len(PLOTS)
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "<script" not in page
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "default-src 'none'" in page
+    assert "@media print" in page
+    assert "&lt;b&gt;x&lt;/b&gt;" in page
+    assert "<b>x</b>" not in page
+
+
+def test_the_page_in_a_browser(table, tmp_path):
+    browser = (
+        os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    )
+    if browser is None:
+        pytest.skip("no chromium: set CHROMIUM to one")
+    assert evaluate([str(table)]) == 0
+    picture, log = tmp_path / "page.png", tmp_path / "net.json"
+    page = table.with_name("theirs_report") / "report.html"
+    subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1100,3400",
+            f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}",
+            "--disable-background-networking", "--disable-component-update",
+            "--host-resolver-rules=MAP * ~NOTFOUND", f"--log-net-log={log}", page.as_uri(),
+        ],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    asked = re.findall(r'"url":"https?://([^"/:]*)', log.read_text())
+    assert set(asked) <= ITS_OWN
+    shown = cv2.imread(str(picture))
+    blue = (np.abs(shown.astype(int) - (122, 87, 34)) < 12).all(axis=2)  # the curves
+    assert blue.sum() > 500
+
+
+def test_a_run_gets_its_report_and_says_that_it_is_a_run(run):
+    assert evaluate([str(run), "--device=cpu", "--threads=1", "--prevalence=0.05"]) == 0
+    metrics, page = read_report(run / "report")
+    short = json.loads((run / "metrics.json").read_text())
+    for name, value in short.items():
+        assert metrics[name] == value
+    assert metrics["prevalence"]["stated"] == 0.05
+    assert "at_prevalence" in pd.read_csv(run / "report" / "probabilities.csv")
+    assert "Synthetic." not in page
+    assert evaluate([str(run / "predictions.csv"), f"--against={run}"]) == 0
+    other, _ = read_report(run / "predictions_report")
+    assert other["against"]["differences"]["auc"]["value"] == 0
+
+
+def test_synthetic_and_optimistic_are_said(run):
+    table = pd.read_csv(run / "predictions.csv")
+    table[table["split"] == "val"].to_csv(run / "val.csv", index=False)
+    assert evaluate([str(run / "val.csv"), f"--out={run / 'there'}"]) == 0
+    assert "Optimistic." in read_report(run / "there")[1]
+    from attnvgg.cli.report_page import page
+
+    metrics, _ = read_report(run / "there")
+    assert "Synthetic." in page({**metrics, "synthetic": True}, {}, "a run")
+
+
+def test_options_reach_the_report(table, tmp_path):
+    options = ["--threshold=0.4", "--sensitivities=[0.7]", f"--out={tmp_path / 'here'}"]
+    assert evaluate([str(table), *options]) == 0
+    metrics, _ = read_report(tmp_path / "here")
+    assert metrics["threshold"] == {"value": 0.4, "rule": "given", "chosen_on": None}
+    assert [point["asked"] for point in metrics["operating_points"]] == [0.7]
+
+
+def test_sensitivities_may_be_plain_numbers(table):
+    assert evaluate([str(table), "--sensitivities", ".6", "0.9", "--threshold=0.5"]) == 0
+    metrics, _ = read_report(table.with_name("theirs_report"))
+    assert [point["asked"] for point in metrics["operating_points"]] == [0.6, 0.9]
+
+
+def test_several_classes_get_a_report(tmp_path):
+    predictions(classes=4, count=240).to_csv(tmp_path / "many.csv", index=False)
+    assert evaluate([str(tmp_path / "many.csv")]) == 0
+    metrics, page = read_report(tmp_path / "many_report")
+    assert list(metrics["per_class"]) == list("0123")
+    assert "weighted" in page
+
+
+def nothing(table):
+    return table
+
+
+BAD = {
+    "missing column": (lambda t: t.drop(columns="group"), [], "group"),
+    "no probability": (lambda t: t.drop(columns="probability"), [], "probability"),
+    "NaN": (
+        lambda t: t.assign(probability=t["probability"].mask(t.index == 7)),
+        [],
+        "8: /images/7",
+    ),
+    "outside": (
+        lambda t: t.assign(probability=t["probability"] + (t.index == 9)),
+        [],
+        "10: /images/9",
+    ),
+    "text": (lambda t: t.astype({"label": object}).assign(label="ill"), [], "labels"),
+    "twice": (lambda t: pd.concat([t, t.iloc[[3]]]), [], "/images/3.jpg"),
+    "one class": (lambda t: t.assign(label=0), [], "label 0"),
+    "no rows": (lambda t: t.iloc[:0], [], "no rows"),
+    "prevalence": (nothing, ["--prevalence=2"], "prevalence of 2"),
+    "sensitivity": (nothing, ["--sensitivities=[90]"], "90"),
+    "no file": (nothing, ["--against=/nowhere/x.csv"], "/nowhere/x.csv"),
+    "no run": (nothing, ["--against=."], "evaluate that run first"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_predictions_are_told_in_a_sentence(table, name, capsys, monkeypatch):
+    spoil, options, said = BAD[name]
+    monkeypatch.chdir(table.parent)
+    spoil(pd.read_csv(table)).to_csv(table, index=False)
+    assert evaluate([str(table), *options]) == 2
+    captured = capsys.readouterr().err
+    assert captured.startswith("error: ")
+    assert said in captured
+    assert "Traceback" not in captured
+    assert not table.with_name("theirs_report").exists()
+
+
+def test_mismatched_models_are_told_by_name(table, tmp_path, capsys):
+    other = pd.read_csv(table).iloc[:-2]
+    other.to_csv(tmp_path / "other.csv", index=False)
+    assert evaluate([str(table), f"--against={tmp_path / 'other.csv'}"]) == 2
+    assert "/images/239.jpg (only of the first)" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_or_is_no_table(tmp_path, capsys):
+    assert evaluate([str(tmp_path / "none.csv")]) == 2
+    (tmp_path / "noise.csv").write_bytes(bytes(range(256)))
+    assert evaluate([str(tmp_path / "noise.csv")]) == 2
+    assert "Traceback" not in capsys.readouterr().err

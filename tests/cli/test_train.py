@@ -224,7 +224,7 @@ def test_resuming_before_the_first_state_starts_from_the_same_weights(
     """Killed before anything was saved, a run still has its pretrained start."""
     from torchvision.models import vgg11_bn
 
-    from attnvgg.cli import train as command
+    from attnvgg.cli import image_member as command
 
     state = {k: v for k, v in vgg11_bn().state_dict().items() if k.startswith("features.")}
     torch.save(state, tmp_path / "backbone.pth")

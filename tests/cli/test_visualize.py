@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 
 from attnvgg import AttnVGG, load_model
+from attnvgg.cli.image_case import caption_of
 from attnvgg.cli.train import main as train
 from attnvgg.cli.visualize import VisualizeConfig, make_case, visualize
 from attnvgg.cli.visualize import main as draw
 from attnvgg.data.manifest import read_manifest, write_manifest
 from attnvgg.errors import InputError
+from attnvgg.explain.grad_cam import grad_cam
 from attnvgg.models import ImageOutput
 
 
@@ -91,9 +93,9 @@ def test_many_images_fill_pages_and_not_the_memory(run, tmp_path, monkeypatch):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((40, 3000, 3), np.uint8))
     made, pages = [], []
 
-    def count(model, row, convert):
+    def count(model, row, **options):
         made.append(row["image"])
-        return make_case(model, row, convert=convert)
+        return make_case(model, row, **options)
 
     def record(path, cases, **_):
         pages.append((path.name, [case.name for case in cases], len(made)))
@@ -222,3 +224,41 @@ def test_several_classes(tmp_path):
     assert draw([*words, f"--output={tmp_path / 'out.png'}"]) == 0
     assert (tmp_path / "out.png").is_file()
     assert (tmp_path / "out" / "000-x.png").is_file()
+
+
+def test_grad_cam_is_of_the_class_that_is_quoted(run, pictures):
+    """Of one logit it speaks for class 1; attention and probability stay as they are."""
+    model, row = load_model(run), {"image": str(pictures.parent / "00.png")}
+    plain, with_map = make_case(model, row), make_case(model, row, with_class_map=True)
+    assert plain.class_map is None
+    assert with_map.scored == "positive"
+    expected = grad_cam(model, model.preprocess(row["image"])[None], [1])[0]
+    np.testing.assert_array_equal(with_map.class_map, expected)
+    np.testing.assert_array_equal(plain.attn1, with_map.attn1)
+    assert plain.probability == with_map.probability
+
+
+def test_grad_cam_adds_a_column(run):
+    assert draw([str(run), "--count=1", "--each=true"]) == 0
+    with Image.open(run / "attention.png") as image:
+        narrow = image.width
+    assert draw([str(run), "--count=1", "--each=true", "--grad_cam=true"]) == 0
+    with Image.open(run / "attention.png") as image:
+        assert image.width > narrow
+    (panels,) = (run / "attention").glob("*.png")
+    with Image.open(panels) as image:
+        assert image.size == (4 * 64, 64)
+        assert "Grad-CAM" in image.text["Description"]
+
+
+def test_grad_cam_is_of_one_view(run, capsys):
+    assert draw([str(run), "--grad_cam=true", "--views=8"]) == 2
+    assert "--views" in capsys.readouterr().err
+
+
+def test_of_several_classes_the_page_says_that_attention_has_none():
+    model = AttnVGG(3, backbone="vgg11")
+    model.config["classes"] = ["a", "b", "c"]
+    assert "same for every class" in caption_of(model)
+    model.config["classes"] = ["a", "b"]
+    assert caption_of(model) is None

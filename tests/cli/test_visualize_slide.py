@@ -278,6 +278,19 @@ def test_clams_files_say_the_size_of_tiles_in_their_own_way(map_of, tmp_path, ru
     ]
 
 
+def test_each_piece_of_tissue_has_a_grid_of_its_own(map_of, tmp_path, run):
+    """As CLAM cuts them: one grid begins three pixels to the right of the other."""
+    grid = [(x, y) for y in (0, 32) for x in (0, 32, 64)]
+    grid += [(x + 99, y + 67) for x, y in grid]
+    name, _ = chosen(run, 1)
+    write_bag(
+        tmp_path / "clam.h5", 1, grid=grid, planted=0,
+        patch_size=None, patch_size_level0=None, encoder=None,
+    )  # fmt: skip
+    _, said = map_of(name, f"--features={tmp_path / 'clam.h5'}")
+    assert "taken as 32 px" in said
+
+
 def test_changed_features_are_noticed(map_of, tmp_path, run):
     name, _ = chosen(run, 1)
     write_bag(tmp_path / "new.h5", 0, name)

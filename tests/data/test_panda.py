@@ -181,6 +181,15 @@ def test_channels_with_a_table_each(tmp_path):
         load_panda(root)
 
 
+def test_two_channels_of_one_purpose(tmp_path):
+    root = channels(write_table(tmp_path / "root"), IDS[:4], IDS[4:])
+    (root / "training").rename(root / "train")
+    assert load_panda(root)["split"].tolist() == ["train"] * 4 + ["test"] * 2
+    (root / "training").mkdir()
+    with pytest.raises(InputError, match="holds training and train: leave one of them"):
+        load_panda(root)
+
+
 def test_a_slide_in_both_channels(tmp_path):
     root = channels(write_table(tmp_path / "root"), IDS[:4], IDS[3:])
     with pytest.raises(InputError, match="at once") as caught:
@@ -261,7 +270,8 @@ def test_broken_slides_are_told_at_once_and_the_others_kept(slides, tmp_path):
     write_table(slides, IDS[:4], [0, 1, 2, 3])
     with pytest.raises(InputError, match="2 of 4 slides cannot be cut") as caught:
         load_panda(slides, tiles=tmp_path / "tiles")
-    assert [f"{IDS[2]}.tiff" in caught.value.offenders[0], f"{IDS[3]}.tiff" in str(caught.value)]
+    told = caught.value.offenders
+    assert [f"{name}.tiff" in line for name, line in zip(IDS[2:4], told, strict=True)] == [True] * 2
     assert sorted(path.name for path in (tmp_path / "tiles").iterdir()) == IDS[:2]
 
 

@@ -1,7 +1,9 @@
 """The stream of tiles: in order, bounded, overlapping; slides that fail are passed over."""
 
 import errno
+import inspect
 import threading
+from concurrent.futures import wait
 from functools import partial
 from pathlib import Path
 
@@ -68,6 +70,21 @@ def test_on_a_cpu_batches_are_computed_side_by_side(means, fake_slide, tiles):
         torch.set_num_threads(before)
     np.testing.assert_allclose(found, expected(8), atol=1e-6)
     assert threads == [1, 1]
+
+
+def test_whoever_waits_for_what_is_called_off_is_woken():
+    """One call runs while two wait for their turn, and are called off."""
+    gate = threading.Event()
+    calls = read_ahead(((n, partial(gate.wait, 10)) for n in range(4)), threads=1, ahead=2)
+    next(calls)
+    waiting = [future for _, future in inspect.getgeneratorlocals(calls)["begun"]]
+    closing = threading.Thread(target=calls.close)
+    closing.start()
+    _, pending = wait(waiting, timeout=5)
+    gate.set()
+    closing.join()
+    assert len(waiting) == 2
+    assert not pending
 
 
 def test_reading_ahead_is_bounded():
@@ -220,6 +237,16 @@ def test_features_of_other_settings_are_not_overwritten(
     with pytest.raises(InputError, match="none is overwritten") as caught:
         unfinished([Path("x.tiff"), tissue_slide], out, other, means)
     assert caught.value.offenders == [f"{extracted}: {told}"]
+
+
+def test_features_of_another_slide_of_that_name_are_not_overwritten(
+    extracted, means, tissue_slide, tmp_path
+):
+    other = tmp_path / "elsewhere" / tissue_slide.name
+    other.parent.mkdir()
+    other.write_bytes(tissue_slide.read_bytes() + b"more")
+    with pytest.raises(InputError, match=r"slide_origin is \d+ bytes"):
+        unfinished([other], extracted.parent, SETTINGS, means)
 
 
 def test_features_of_another_encoder_or_none_are_not_overwritten(extracted, means, tissue_slide):

@@ -1,10 +1,12 @@
 """Dealing slides over processes."""
 
 import itertools
+from collections import deque
+from types import SimpleNamespace
 
 import pytest
 
-from attnvgg.deploy.fleet import Process, joined_process, share_of
+from attnvgg.deploy.fleet import Process, _work, joined_process, share_of
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
@@ -18,6 +20,38 @@ def test_shares_are_all_slides_once_and_alike_in_size(tmp_path, world):
     sizes = [sum(path.stat().st_size for path in share) for share in shares]
     assert max(sizes) - min(sizes) <= 900  # no more than the largest slide
     assert share_of(slides[::-1], Process(0, 0, world)) == shares[0]
+
+
+class FakeRay:
+    """Ray's part of the talk with workers, of which some items are the death."""
+
+    class exceptions:
+        class RayActorError(Exception):
+            pass
+
+        class RayTaskError(Exception):
+            pass
+
+    def wait(self, references, timeout):
+        return references[:1], references[1:]
+
+    def get(self, reference):
+        if reference == "deadly":
+            raise self.exceptions.RayActorError
+        return reference
+
+
+def test_an_item_that_no_worker_outlives_is_passed_over():
+    run = SimpleNamespace(remote=lambda item: item)
+    workers = [SimpleNamespace(run=run) for _ in range(2)]
+
+    def work(lost):
+        items = deque(["a", "deadly", "b", "c"])
+        return sorted(_work(FakeRay(), list(workers), items, lambda: None, lost))
+
+    assert work(lambda item: f"lost {item}") == ["a", "b", "c", "lost deadly"]
+    with pytest.raises(FakeRay.exceptions.RayActorError):
+        work(None)
 
 
 def test_one_process_is_alone(monkeypatch):

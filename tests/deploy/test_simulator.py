@@ -100,6 +100,14 @@ def test_a_second_start_finds_the_checkpoints_and_nothing_else(run, tmp_path):
     assert (tmp_path / "data" / "labels.csv").is_file(), "a channel is a link, and stays"
 
 
+def test_a_folder_of_somebody_else_is_left_alone(run, tmp_path):
+    (tmp_path / "ml" / "output").mkdir(parents=True)
+    (tmp_path / "ml" / "output" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds other things, which would be lost"):
+        run(TELL)
+    assert (tmp_path / "ml" / "output" / "thesis.txt").read_text() == "mine"
+
+
 def test_a_failure_is_told_with_its_reason(run):
     with pytest.raises(InputError, match=r"exit code 3: The disk is full\."):
         run(FAIL)

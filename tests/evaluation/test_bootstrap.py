@@ -22,6 +22,15 @@ def test_cases_on_their_own_have_wilsons_interval():
     assert (found["value"], found["level"], found["method"]) == (0.8, 0.95, "Wilson")
 
 
+@pytest.mark.parametrize("all_right", [False, True])
+def test_all_or_none_is_no_certainty(all_right):
+    """Ten slides of five patients count as five cases."""
+    hits = np.full(10, all_right)
+    found = share_interval(hits, hits, np.repeat(np.arange(5), 2))
+    assert (found["lower"], found["upper"]) == wilson_interval(5.0 * all_right, 5)
+    assert found["method"] == "Wilson on groups"
+
+
 def test_groups_that_repeat_are_resampled_whole():
     hits, groups = patients(60, 5, 0.25, seed=0)
     found = share_interval(hits, np.zeros(len(hits), bool), groups)

@@ -36,6 +36,15 @@ def test_by_hand():
     assert (found["lower"], found["upper"]) == pytest.approx((expected.low, expected.high))
 
 
+def test_bags_of_one_patient_are_resampled_together():
+    bags = {f"b{n}": [(0.9, int(n % 4 < 2)), (0.1, 1)] for n in range(40)}
+    alone = judge_instances(table_of(bags), "test")
+    pairs = judge_instances(table_of(bags), "test", groups={f"b{n}": n // 2 for n in range(40)})
+    assert (alone["method"], pairs["method"]) == ("Wilson", "group bootstrap")
+    assert pairs["top_positive"] == alone["top_positive"] == 0.5
+    assert pairs["upper"] - pairs["lower"] > 1.2 * (alone["upper"] - alone["lower"])
+
+
 def test_a_tie_counts_by_its_share_of_positives():
     bags = {"third": [(0.3, 1), (0.3, 0), (0.3, 0), (0.1, 1)]}
     assert judge_instances(table_of(bags), "test")["top_positive"] == pytest.approx(1 / 3)

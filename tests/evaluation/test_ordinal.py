@@ -53,6 +53,12 @@ def test_the_interval_holds_the_value_and_shrinks_with_the_cases():
     assert 2.5 < widths[0] / widths[1] < 6.5  # about the root of 16
 
 
+def test_perfect_agreement_is_no_certainty():
+    grades = np.arange(8) % 3
+    found = kappa_interval(grades, grades, 3)
+    assert (found.value, found.lower, found.upper) == (1.0, None, None)
+
+
 def test_slides_of_one_patient_are_no_news():
     """Every case three times over, as one patient: the very same interval."""
     labels, called = noisy(60)

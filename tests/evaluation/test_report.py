@@ -178,7 +178,7 @@ def test_a_missing_column_is_named(column):
         (predictions().iloc[:0], "no rows"),
         (predictions().assign(split="train"), "neither"),
         (predictions().query("split == 'test'"), "no validation rows"),
-        (predictions().assign(label=0), "All 60 cases"),
+        (predictions().assign(label=0), "All 60 validation rows have label 0"),
         (predictions(3).assign(probability_0=0.9), "sum to 1"),
         (predictions(3).rename(columns={"probability_2": "probability_3"}), "lacks columns"),
     ],

@@ -229,6 +229,12 @@ def test_shares_of_tiles_that_are_region_by_hand():
     assert found_shares(case).tolist() == [1, 0.25, 0, 0.5]
 
 
+def test_a_mask_may_be_coarser_than_the_tiles():
+    """Two pixels for 512: the tiles of the left one are region, though few hold its centre."""
+    case = slide_case([(0, 0), (64, 64), (256, 0), (224, 0)], [0.25] * 4, mask=np.array([[1, 0]]))
+    assert found_shares(case).tolist() == [1, 1, 0, 0.5]
+
+
 def test_tiles_of_another_slide_are_refused():
     with pytest.raises(InputError, match=r"2 of the 3 tiles lie beyond s.tiff, which is 512 x 384"):
         slide_case([(0, 0), (512, 0), (0, 384)], [0.5, 0.25, 0.25])

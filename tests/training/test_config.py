@@ -50,7 +50,7 @@ def test_round_trip_through_the_file(tmp_path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_recipe_is_valid(path):
     words = ["--config", str(path)]
-    if path.stem.startswith(("bags_", "panda")):
+    if path.stem.startswith(("bags_", "panda", "slide_")):
         bag_config.resolve(parse_config(bag_config.TrainBagsConfig, words, "train_bags"))
     else:
         resolve(parse_config(TrainConfig, words, "train"))
