@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,9 +104,11 @@ def load_bag_cases(
             )
         table = made
     elif manifest is not None:
+        _restore(manifest, data)
         table = manifest
     else:
         within = "source" if data.source == "panda" else None  # laboratories stain differently
+        _require_features(config)
         table = split_manifest(_load_table(data), _fractions(data), data.split_seed, within)
     _check_labels(table)
     classes = class_names(data.classes or table.attrs.get("classes"), table["label"])
@@ -118,6 +122,37 @@ def _load_table(data: BagDataConfig) -> pd.DataFrame:
         return load_panda(root, data.labels, data.tiles, data.workers, data.bags)
     assert data.root is not None  # as `check` has made sure
     return load_bags(data.source, data.root.absolute(), data.bags)
+
+
+def _require_features(config: TrainBagsConfig) -> None:
+    """Refuse an encoder of features for slides of PANDA without any, before they are cut."""
+    data, encoder = config.data, config.model.encoder
+    if data.source == "panda" and data.bags is None and encoder in ("standardized", "identity"):
+        raise InputError(
+            f"--model.encoder {encoder} takes features: give --data.bags, the folder of the "
+            "feature files."
+        )
+
+
+def _restore(manifest: pd.DataFrame, data: BagDataConfig) -> None:
+    """Cut tiles of slides that are gone again, at their place; refuse other bags that are gone."""
+    if _gone(manifest) and data.source == "panda" and data.bags is None:
+        root = data.root or slide_sample()
+        if not root.is_dir():
+            raise InputError(f"The run's tiles are gone, and so are its slides: put {root} back.")
+        place = Path(_gone(manifest)[0]).parent
+        logger.info("Tiles in %s are gone: they are cut again.", place)
+        load_panda(root, data.labels, place, data.workers)
+    if gone := _gone(manifest):
+        raise InputError(
+            "The bags of the run are gone: put them back, or write where they are now into its "
+            "manifest.csv:",
+            gone,
+        )
+
+
+def _gone(manifest: pd.DataFrame) -> list[str]:
+    return [path for path in manifest["image"] if not os.path.exists(path)]
 
 
 def describe_instances(cases: BagCases, config: TrainBagsConfig) -> dict[str, Any]:

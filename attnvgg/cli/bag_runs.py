@@ -26,14 +26,14 @@ def read_bags_config(run: RunFolder) -> TrainBagsConfig:
 
 
 def read_bag_manifest(run: RunFolder) -> pd.DataFrame | None:
-    """Return the bags that a run was begun with, None for a new one.
+    """Return the bags that a run was begun with, None for a new one; they may be gone since.
 
     Raises:
         InputError: its manifest is missing or damaged.
     """
     if not run.config.is_file():
         return None
-    manifest = read_bags(run.manifest)
+    manifest = read_bags(run.manifest, may_be_gone=True)
     if "split" not in manifest:
         raise InputError(f"{run.manifest} is damaged: it has no column `split`.")
     return manifest

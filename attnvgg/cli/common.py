@@ -32,6 +32,9 @@ EXPECTED = (
 MACHINE = {
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ESTALE,
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,

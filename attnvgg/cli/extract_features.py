@@ -16,8 +16,8 @@ import torch
 from tqdm import tqdm
 
 from attnvgg.cli.common import Incomplete, run_command
+from attnvgg.data.slide_listing import slide_files
 from attnvgg.data.slide_sample import slide_sample
-from attnvgg.data.slides import slide_files
 from attnvgg.deploy.extraction import Outcome, Pace, extract
 from attnvgg.deploy.feature_settings import FeatureSettings, unfinished
 from attnvgg.deploy.fleet import joined_process, over_ray, share_of, slide_worker
@@ -27,6 +27,7 @@ from attnvgg.training.signals import Interrupted, StopRequest
 
 logger = logging.getLogger(__name__)
 
+AT_LEAST = {"batch_size": 1, "readers": 1, "tile": 1, "threads": 1, "image_size": 32}
 SLIDES = {
     "nargs": "*",
     "type": Path,
@@ -107,11 +108,10 @@ def check(config: ExtractConfig) -> None:
     Raises:
         InputError: listing them.
     """
-    sizes = ("batch_size", "readers", "tile", "threads", "image_size")
     wrong = [
-        f"--{name} {value}: must be at least 1"
-        for name in sizes
-        if (value := getattr(config, name)) is not None and value < 1
+        f"--{name} {value}: must be at least {lowest}"
+        for name, lowest in AT_LEAST.items()
+        if (value := getattr(config, name)) is not None and value < lowest
     ]
     for name in ("mpp", "slide_mpp"):
         if (value := getattr(config, name)) is not None and not 0 < value < math.inf:
@@ -208,9 +208,9 @@ def _report(found: Sequence[tuple[list[Outcome], str | None]], out: Path, second
         if failure is not None:
             raise InputError(failure)
     if problems:
+        others = "; the others are done" if len(problems) < len(outcomes) else ""
         raise Incomplete(
-            f"{len(problems)} of {len(outcomes)} slides were passed over; the others are done:",
-            problems,
+            f"{len(problems)} of {len(outcomes)} slides were passed over{others}:", problems
         )
 
 

@@ -20,6 +20,8 @@ from attnvgg.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
 
+CONTAINER = "/opt/ml"  # all that a container finds lies below
+NO_FOLDER = ("auto", "digits")  # sources of data that come without one
 SCRIPTS: dict[str, type[Any]] = {"train_bags": TrainBagsConfig, "train": TrainConfig}
 
 
@@ -106,7 +108,7 @@ def make_job(config: LaunchConfig, words: Sequence[str]) -> Job:
     missing = [f"--{key}" for key in needed if getattr(config, key) is None]
     if missing:
         raise InputError(f"To {config.action} on SageMaker these are needed:", missing)
-    parse_config(SCRIPTS[config.script], words, config.script)
+    _check_data(parse_config(SCRIPTS[config.script], words, config.script).data)
     groups = grouped(words)
     ours = [group[0] for group in groups if option(group) in ("out", "resume")]
     if ours:
@@ -132,6 +134,27 @@ def make_job(config: LaunchConfig, words: Sequence[str]) -> Job:
         extras=config.extras,
         checkpoints=config.checkpoints,
     )
+
+
+def _check_data(data: Any) -> None:
+    """Refuse data that the script would not find in the container.
+
+    Args:
+        data: the script's options of that name.
+    """
+    if data.source in NO_FOLDER:
+        raise InputError(
+            "Say by --data.source, or a file of --config, what the data of --data are."
+        )
+    strange = [
+        f"--data.{key} {path}"
+        for key in ("root", "bags")
+        if (path := getattr(data, key, None)) is not None
+        and path.is_absolute()
+        and not path.is_relative_to(CONTAINER)
+    ]
+    if strange:
+        raise InputError("The container has no such place; name it as it lies in --data:", strange)
 
 
 def _simulate(job: Job, config: LaunchConfig) -> None:

@@ -117,7 +117,9 @@ def _sanity(found: Report) -> list[str]:
         for name in names
         if (undefined := sum(one["undefined"] for one in found["figures"][name]))
     }
-    notes = [f"Without ranks, the same everywhere, and not counted: {lost}."] if lost else []
+    words = ", ".join(f"{name} {count}" for name, count in lost.items())
+    notes = [f"Maps that are the same everywhere have no ranks, and do not count: {words}."]
+    notes = notes if lost else []
     return [
         "3. Does the map depend on what was learned?",
         *table(["random from here up", *names], rows),

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attnvgg.data.features import feature_attributes, read_features
+from attnvgg.data.features import feature_attributes, made_of, read_features
 from attnvgg.data.listing import FEATURE_SUFFIXES
 from attnvgg.data.slides import Slide
-from attnvgg.data.tile_folders import COUNT, DOWNSAMPLE, SIZE
+from attnvgg.data.tile_folders import COUNT, DOWNSAMPLE, SIZE, is_cut_from
 from attnvgg.data.tiles import Tiles, panda_tiles, plan_tiles, read_tile
 from attnvgg.deploy.extraction import encode_tiles
+from attnvgg.deploy.feature_settings import origin_of
 from attnvgg.deploy.tile_encoders import encoder_of
 from attnvgg.errors import InputError
 from attnvgg.models import Pretrained
@@ -69,6 +70,8 @@ def open_tiles(
         raise InputError(f"{run.path} {what}: --slide is for runs on PANDA or on feature files.")
     known = [path for path in map(Path, manifest["image"]) if _is_features(path)]
     own = [path for path in known if path.stem == slide.path.stem]
+    if features is None and own and not own[0].exists():
+        raise InputError(f"{own[0]} is gone: put it back, or say where it is with --features.")
     if features is not None or own:
         return _read(slide, features or own[0], known, model)
     return _extract(slide, run, known)
@@ -76,6 +79,8 @@ def open_tiles(
 
 def bag_of(slide: Path, manifest: pd.DataFrame) -> pd.Series[Any] | None:
     """Return the row of a slide in the manifest of a run, None where it is not in it.
+
+    Of another file of its name, as far as the bag tells, nothing is known either: that is warned.
 
     Raises:
         InputError: several bags have its name.
@@ -86,7 +91,24 @@ def bag_of(slide: Path, manifest: pd.DataFrame) -> pd.Series[Any] | None:
     )
     if named.sum() > 1:
         raise InputError(f"{slide.stem} is the name of several bags:", manifest["image"][named])
-    return manifest[named].iloc[0] if named.any() else None
+    if not named.any():
+        return None
+    bag = Path(paths[named].iloc[0])
+    if not (_is_made_from(bag, slide) if _is_features(bag) else is_cut_from(bag, slide)):
+        logger.warning(
+            "%s is not the file that %s was made from (other bytes, or another time), so its truth "
+            "is not known.",
+            slide, bag,
+        )  # fmt: skip
+        return None
+    return manifest[named].iloc[0]
+
+
+def _is_made_from(features: Path, slide: Path) -> bool:
+    """Return whether features are of that very file, as far as they tell."""
+    said = feature_attributes(features) if features.exists() else {}
+    origin = origin_of(slide)
+    return bool(said.get("slide_origin", origin) == origin)
 
 
 def _is_features(path: Path) -> bool:
@@ -144,9 +166,11 @@ def _extract(slide: Slide, run: RunFolder, known: list[Path]) -> SlideTiles:
 
 def _check_slide(slide: Slide, path: Path, said: dict[str, Any]) -> None:
     """Refuse features that say that they are of another slide."""
-    name = said.get("name", slide.path.stem)
+    name = str(said.get("name", slide.path.stem))
     if name != slide.path.stem:
         raise InputError(f"{path} holds the features of {name}, not of {slide.path.stem}.")
+    if not _is_made_from(path, slide.path):
+        raise InputError(f"{path} holds the features of another slide that is called {name}, too.")
     size = tuple(said.get(f"level0_{key}") for key in ("width", "height"))
     if None not in size and size != (slide.width, slide.height):
         raise InputError(
@@ -158,7 +182,7 @@ def _check_slide(slide: Slide, path: Path, said: dict[str, Any]) -> None:
 def _check_encoder(
     path: Path, features: Tensor, said: dict[str, Any], known: list[Path], model: Pretrained
 ) -> None:
-    """Refuse features of another encoder than those of the run."""
+    """Refuse features of another encoder or other tiles than those of the run."""
     wanted, found = model.config["preprocess"]["features"], features.shape[-1]
     if found != wanted:
         raise InputError(
@@ -166,11 +190,11 @@ def _check_encoder(
             "another encoder."
         )
     example = next((one for one in known if one.is_file()), path)
-    usual = feature_attributes(example).get("encoder")
-    if usual is not None and said.get("encoder", usual) != usual:
+    usual, here = made_of(feature_attributes(example)), made_of(said)
+    if any(usual[key] != here[key] for key in usual.keys() & here.keys()):
         raise InputError(
-            f"{path} holds features of the encoder {said['encoder']}, but those of the run are of "
-            f"{usual}."
+            f"{path} holds features of {', '.join(here.values())}, but those of the run are of "
+            f"{', '.join(usual.values())}."
         )
 
 

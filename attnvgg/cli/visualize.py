@@ -22,6 +22,7 @@ from attnvgg.data.inspection import inspect_image
 from attnvgg.data.listing import is_image, list_files
 from attnvgg.errors import InputError
 from attnvgg.explain import LONGEST, Case, Interpolation, save_grid, save_panels
+from attnvgg.explain.slide_figures import MOST
 from attnvgg.models import Pretrained
 from attnvgg.models.views import with_views
 from attnvgg.training.checkpoint import load_model
@@ -92,6 +93,8 @@ def visualize(config: VisualizeConfig) -> None:
     """Draw the pictures, and say where they are."""
     if config.count < 1:
         raise InputError(f"--count {config.count}: at least one case is needed.")
+    if not 1 <= config.top_k <= MOST:
+        raise InputError(f"--top_k {config.top_k}: must be from 1 to {MOST}.")
     if config.grad_cam and config.views > 1:
         raise InputError("--grad_cam is of one look at an image: leave out --views.")
     run, files = _targets(config)

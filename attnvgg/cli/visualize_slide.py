@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 
 from attnvgg.cli.bag_runs import read_bag_manifest
@@ -73,16 +75,18 @@ def visualize_slide(run: RunFolder, options: SlideOptions) -> None:
     config = read_slide_config(run)
     manifest = read_bag_manifest(run)
     assert manifest is not None  # a run that has a configuration
-    models = load_models(run, config)
-    bag = bag_of(options.slide, manifest)
     folder = options.output or run.path / "slides" / options.slide.stem
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: --output of a slide must be a folder.")
+    models = load_models(run, config)
     with Slide(options.slide, options.slide_mpp) as slide:
+        mask = None if options.mask is None else _read_mask(options.mask, slide)
+        bag = bag_of(options.slide, manifest)
         downsample = _downsample(slide, options.level)
         tiles, instances = open_tiles(slide, run, config, manifest, models[0], options.features)
         verdict = average([judge(model, instances) for model in models], run)
         threshold = read_threshold(run, bag, verdict.row())
         shown = _bag_case(slide, tiles, verdict, config, bag, threshold)
-        mask = None if options.mask is None else read_mask(options.mask) > 127
         case = SlideCase(
             shown, tiles.side, slide.width, slide.height, slide.overview(), slide.mpp, mask
         )
@@ -127,6 +131,19 @@ def _bag_case(
         coords=tiles.coords,
         score_name="attention" if verdict.is_attention else f"probability of {scored}",
     )
+
+
+def _read_mask(path: Path, slide: Slide) -> NDArray[np.bool_]:
+    """Return the region of a mask (h, w), which must have the slide's shape to the pixel."""
+    mask = read_mask(path) > 127
+    high, wide = mask.shape
+    # some downsample brings both sides of the slide within one pixel of those of the mask
+    if abs(wide * slide.height - high * slide.width) > slide.width + slide.height:
+        raise InputError(
+            f"{path} is {wide} x {high} px, which is not the shape of {slide.path}, "
+            f"{slide.width} x {slide.height}: give a mask of the whole slide."
+        )
+    return mask
 
 
 def _downsample(slide: Slide, level: int | None) -> int:
@@ -182,7 +199,9 @@ def _tell(case: SlideCase, bag: pd.Series[Any] | None) -> None:
         shown.name, shown.scored, shown.probability, shown.predicted, truth,
     )  # fmt: skip
     shares = found_shares(case)
-    if shares is not None:
+    if case.mask is not None and not case.mask.any():
+        logger.info("The region of --mask is empty, so no tile lies in it.")
+    elif shares is not None:
         share = 100 * shares[case.order[0]]
         logger.info("Of the tile of most weight %.0f %% lie in the region of --mask.", share)
 

@@ -18,7 +18,7 @@ from attnvgg.files import atomic_folder
 
 MAX_EXPANSION = 100  # text shrinks tenfold and photographs not at all; bombs a thousandfold
 BLOCK = 4096  # what a file of one byte takes on most disks
-FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 IMPOSSIBLE = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL}
 DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError)
 

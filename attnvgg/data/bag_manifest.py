@@ -20,25 +20,35 @@ from attnvgg.errors import InputError
 
 OPTIONAL = ("group", "split", "weight", "sex", "age", "site", "source")
 ON_DISK = CaseKind("bag", OPTIONAL, os.path.exists)
+GONE = CaseKind("bag", OPTIONAL, None)
 IN_ARRAY = CaseKind("bag", (*OPTIONAL, "instances"), None)
 
 ROWS = re.compile(r"[0-9]{1,18}( [0-9]{1,18})*")  # what fits into 64 bits
 
 
-def check_bags(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+def check_bags(table: pd.DataFrame, origin: str, *, may_be_gone: bool = False) -> pd.DataFrame:
     """Return the table validated, typed and with its columns in fixed order.
+
+    Args:
+        table: at least `image` and `label`.
+        origin: the file or folder it comes from, for the messages.
+        may_be_gone: accept bags that are not on the disk.
 
     Raises:
         InputError: as `check_manifest`; `instances` are not numbers of different rows.
     """
     if "instances" not in table:
-        return check_manifest(table, origin, ON_DISK)
+        return check_manifest(table, origin, GONE if may_be_gone else ON_DISK)
     _require_rows(table, origin)
     return check_manifest(table, origin, IN_ARRAY)
 
 
-def read_bags(path: str | os.PathLike[str]) -> pd.DataFrame:
+def read_bags(path: str | os.PathLike[str], *, may_be_gone: bool = False) -> pd.DataFrame:
     """Read and check a manifest of bags; its relative paths start at the file's folder.
+
+    Args:
+        path: of the file.
+        may_be_gone: accept bags that are not on the disk.
 
     Raises:
         InputError: the file cannot be read, or is not a manifest.
@@ -47,7 +57,7 @@ def read_bags(path: str | os.PathLike[str]) -> pd.DataFrame:
     table = read_table(path)
     if "image" in table and "instances" not in table:
         table["image"] = located(table["image"], path.parent, find_bag)
-    return check_bags(table, str(path))
+    return check_bags(table, str(path), may_be_gone=may_be_gone)
 
 
 def write_bags(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:

@@ -16,6 +16,7 @@ from attnvgg.data.listing import (
     FEATURE_SUFFIXES,
     find_bag,
     is_features,
+    is_file_or_gone,
     is_hidden,
     is_image,
     list_files,
@@ -113,10 +114,10 @@ def read_folders(root: Path) -> pd.DataFrame:
 def _bags_in(folder: Path) -> list[Path]:
     """Return the bags directly in a folder, of several files of one bag the preferred format."""
     children = sorted(path for path in folder.iterdir() if not is_hidden(path))
-    loose = [path for path in children if path.is_file() and is_image(path)]
+    loose = [path for path in children if is_file_or_gone(path) and is_image(path)]
     if loose:
         raise InputError("Images of a bag must lie in a folder of their own, not so:", loose)
-    files = [path for path in children if path.is_file() and is_features(path)]
+    files = [path for path in children if is_file_or_gone(path) and is_features(path)]
     files.sort(key=lambda path: FEATURE_SUFFIXES.index(path.suffix.lower()), reverse=True)
     chosen = {path.stem: path for path in files}
     folders = [path for path in children if path.is_dir()]

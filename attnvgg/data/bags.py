@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from attnvgg.data.bag_dataset import BagDataset, Inspection, Sample, offsets_of
 from attnvgg.data.cache import ImageCache
-from attnvgg.data.features import feature_attributes, read_features
+from attnvgg.data.features import feature_attributes, made_of, read_features
 from attnvgg.data.images import ImageDataset
 from attnvgg.data.listing import images_below
 from attnvgg.data.tile_folders import tile_labels
@@ -118,7 +118,12 @@ class FeatureBags(BagDataset):
         found = super().inspect(row)
         if not found.shape:
             return found
-        return found._replace(made=_made(feature_attributes(self.names[row])))
+        path = Path(self.names[row])
+        said = feature_attributes(path)
+        name = str(said.get("name", path.stem))
+        problems = [] if name == path.stem else [f"{path}: has the features of {name}"]
+        made = ", ".join(made_of(said).values()) or None
+        return found._replace(problems=found.problems + problems, made=made)
 
 
 class ImageBags(BagDataset):
@@ -254,16 +259,6 @@ def prepare_bags(datasets: BagDataset | Iterable[BagDataset], workers: int = 0) 
     lengths = iter(seen)
     for dataset in datasets:
         dataset.lengths = np.array([next(lengths).length for _ in range(len(dataset))])
-
-
-def _made(said: dict[str, Any]) -> str | None:
-    """Return from what features were made and how, as far as their file says so."""
-    size, fine = said.get("patch_size"), said.get("mpp", said.get("target_magnification"))
-    words = [f"the encoder {said['encoder']!r}"] if "encoder" in said else []
-    if size is not None:
-        unit = "microns per pixel" if "mpp" in said else "fold magnification"
-        words.append(f"tiles of {size} px" + ("" if fine is None else f" at {fine} {unit}"))
-    return ", ".join(words) or None
 
 
 def _usual(values: Iterable[Any]) -> Any:

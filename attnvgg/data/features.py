@@ -22,6 +22,12 @@ from attnvgg.data.feature_files import read_attributes, read_datasets
 from attnvgg.errors import InputError
 
 KEYS = ("features", "coords", "instance_labels")
+MADE = {
+    "encoder": "the encoder {!r}",
+    "patch_size": "tiles of {} px",
+    "mpp": "{} microns per pixel",
+    "target_magnification": "{}-fold magnification",
+}
 MAPPED_BYTES = 1 << 20  # smaller files are read faster than mapped; an empty one cannot be mapped
 
 
@@ -56,6 +62,15 @@ def feature_attributes(path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     with _told(path):
         return read_attributes(path)
+
+
+def made_of(said: Mapping[str, Any]) -> dict[str, str]:
+    """Return by what and of what tiles features were made, in words, as far as a file says so.
+
+    Args:
+        said: see `feature_attributes`.
+    """
+    return {key: words.format(said[key]) for key, words in MADE.items() if key in said}
 
 
 def unusable(path: str | os.PathLike[str], problem: str) -> InputError:

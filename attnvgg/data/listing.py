@@ -37,16 +37,33 @@ def subfolders(folder: Path) -> list[Path]:
 def list_files(folder: Path) -> list[Path]:
     """Return all visible files in `folder` and below, sorted by path.
 
+    Links are followed, each folder is entered once. A link to nothing is listed, too: whoever
+    opens it will say so.
+
     Raises:
         InputError: the name of an image is not UTF-8.
     """
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(map(is_hidden, (path, *path.relative_to(folder).parents)))
-    )
+    paths: list[Path] = []
+    entered: set[str] = set()
+    waiting = [folder]
+    for top in waiting:  # which grows: what is linked comes last, so real paths are preferred
+        for name, folders, files in os.walk(top):
+            place = Path(name)
+            folders[:] = [child for child in folders if not is_hidden(place / child)]
+            if (real := os.path.realpath(place)) in entered:
+                folders.clear()
+                continue
+            entered.add(real)
+            waiting += [place / child for child in folders if (place / child).is_symlink()]
+            visible = (place / file for file in files if not is_hidden(place / file))
+            paths += filter(is_file_or_gone, visible)
     require_utf8((path for path in paths if is_image(path)), str(folder))
-    return paths
+    return sorted(paths)
+
+
+def is_file_or_gone(path: Path) -> bool:
+    """Return whether it is a file, or a link to one that is not there."""
+    return path.is_file() or not path.exists()
 
 
 def find_bag(name: str, folder: Path) -> str:

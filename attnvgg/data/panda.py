@@ -2,7 +2,8 @@
 
 A folder holds `train.csv` (image_id, isup_grade; data_provider and patient_id where known) and
 
-- `train_images/<image_id>.tiff`, slides, which are cut into 16 tiles each; or
+- `train_images/<image_id>.tiff` or `train_images/*/<image_id>.tiff`, slides, which are cut into 16
+  tiles each; or
 - `train_tiles/<image_id>/*.png` or `train_tiles/<image_id>_<n>.png`, tiles cut before.
 
 Or it holds `training` and `testing` (or `train` and `test`), each with slides or tiles; the table
@@ -21,7 +22,16 @@ import pandas as pd
 
 from attnvgg.data.bag_manifest import check_bags
 from attnvgg.data.groups import linked_groups
-from attnvgg.data.listing import SLIDE_SUFFIXES, find_bag, is_hidden, require_folder, require_utf8
+from attnvgg.data.listing import (
+    SLIDE_SUFFIXES,
+    find_bag,
+    is_hidden,
+    is_image,
+    require_folder,
+    require_utf8,
+)
+from attnvgg.data.slide_listing import refuse_namesakes, slide_name
+from attnvgg.data.slides import opens_as_slide
 from attnvgg.data.sources import CSV_GROUPS
 from attnvgg.data.tables import read_table, require_columns
 from attnvgg.data.tile_folders import cut_slides, flat_tiles, link_tiles, tiles_home
@@ -72,6 +82,7 @@ def load_panda(
     channels = _channels(root)
     places = channels or {"": root}
     table, origin = _read_grades(root, list(places.values()))
+    label = _labels(table["isup_grade"], labels, origin)
     found = _find_bags(places)
     if features is not None:
         bags = _feature_bags(table["image_id"], Path(features), origin)
@@ -81,11 +92,10 @@ def load_panda(
             logger.info("Left out: slides in %s that %s has no grade of.", root, origin)
         files = {name: found[name][1] for name in table["image_id"]}
         bags = _as_folders(files, Path(tiles) if tiles is not None else tiles_home(root), workers)
-    grades = table["isup_grade"]
     manifest = pd.DataFrame(
         {
             "image": table["image_id"].map(lambda name: str(bags[name].absolute())),
-            "label": grades if labels == "isup" else (grades >= 1).astype("int64"),
+            "label": label,
             "group": linked_groups(table, CSV_GROUPS),
             "split": [found.get(name, ("", []))[0] for name in table["image_id"]],
             "source": table.get("data_provider", ""),
@@ -135,6 +145,16 @@ def _tables_in(folder: Path) -> list[Path]:
     return [path for path in tables if path.name == "train.csv" or len(tables) == 1]
 
 
+def _labels(grades: pd.Series[int], labels: Labels, origin: str) -> pd.Series[int]:
+    """Return the label of each slide."""
+    label = grades if labels == "isup" else (grades >= 1).astype("int64")
+    absent = [name for k, name in enumerate(CLASSES[labels]) if k not in set(label)]
+    if absent:
+        needed = "all six grades" if labels == "isup" else "two classes"
+        raise InputError(f"{origin} has no slides of {', '.join(absent)}: {needed} are needed.")
+    return label
+
+
 def _find_bags(places: Mapping[str, Path]) -> dict[str, tuple[str, list[Path]]]:
     """Return split and files of each slide: a folder of tiles, tiles, or the slide itself."""
     found: dict[str, tuple[str, list[Path]]] = {}
@@ -142,15 +162,30 @@ def _find_bags(places: Mapping[str, Path]) -> dict[str, tuple[str, list[Path]]]:
     for split, place in places.items():
         home = next((place / name for name in HOMES if (place / name).is_dir()), place)
         children = sorted(path for path in home.iterdir() if not is_hidden(path))
-        slides = {path.stem: [path] for path in children if _is_slide(path)}
+        slides = [path for path in children if _is_slide(path)]
         tiles = flat_tiles(path for path in children if not _is_slide(path))
-        folders = {path.name: [path] for path in children if path.is_dir()}
-        here = {name: (split, files) for name, files in (slides | tiles | folders).items()}
+        # a slide of MIRAX has a folder of its name, with its pixels
+        parts = {path.stem for path in slides if path.suffix.lower() == ".mrxs"}
+        folders = [path for path in children if path.is_dir() and path.name not in parts]
+        whole = slides + [_slide_in(folder) or folder for folder in folders]
+        refuse_namesakes(whole)
+        alone = {slide_name(path): [path] for path in whole}
+        here = {name: (split, files) for name, files in (tiles | alone).items()}
         twice += sorted(found.keys() & here.keys())
         found |= here
     if twice:
         raise InputError("Slides are in training and in testing at once:", twice)
     return found
+
+
+def _slide_in(folder: Path) -> Path | None:
+    """Return the slide that a folder holds; None if what it holds are plain pictures, its tiles."""
+    files = sorted(path for path in folder.iterdir() if _is_slide(path) and not is_hidden(path))
+    if not files or (is_image(files[0]) and not opens_as_slide(files[0])):
+        return None
+    if len(files) > 1:
+        raise InputError(f"{folder} must hold one slide or plain pictures of tiles, not:", files)
+    return files[0]
 
 
 def _feature_bags(names: pd.Series, folder: Path, origin: str) -> dict[str, Path]:
@@ -170,7 +205,7 @@ def _refuse_missing(names: pd.Series, found: Container[str], folder: Path, origi
 def _as_folders(bags: Mapping[str, list[Path]], home: Path, workers: int | None) -> dict[str, Path]:
     """Return a folder of tiles for each slide, cutting and linking where there is none yet."""
     slides = [files[0] for files in bags.values() if _is_slide(files[0])]
-    folders = {path.stem: path for path in cut_slides(slides, home, workers)}
+    folders = {path.name: path for path in cut_slides(slides, home, workers)}
     tiles = {name: files for name, files in bags.items() if name not in folders}
     ready = {name: files[0] for name, files in tiles.items() if files[0].is_dir()}
     loose = {name: files for name, files in tiles.items() if name not in ready}

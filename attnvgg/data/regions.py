@@ -41,9 +41,7 @@ def square_means(
     return np.asarray(np.round(means, 9) + 0.0)  # rounding errors must not break ties
 
 
-def _at(
-    table: NDArray[Any], x: NDArray[np.float64], y: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _at(table: NDArray[Any], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a table between its points."""
     last = np.array(table.shape) - 1
     x, y = x.clip(0, last[1]), y.clip(0, last[0])

@@ -23,7 +23,7 @@ from attnvgg.data.synthetic.pictures import FEATURES, MASKS, write_picture
 from attnvgg.data.synthetic.reference import floor_model, overall
 from attnvgg.data.synthetic.workers import spread, worthwhile_workers
 from attnvgg.errors import InputError
-from attnvgg.files import atomic_folder
+from attnvgg.files import atomic_folder, lock_beside
 
 GENERATOR = 1  # raised whenever the same seed gives other pictures
 COUNT, SEED, SIZE = 2000, 1234, 512
@@ -46,7 +46,7 @@ def make_sample(
 ) -> Path:
     """Paint the sample into `root`; a complete one with the same settings is left untouched.
 
-    It appears whole or not at all.
+    It appears whole or not at all; of several processes one paints it, and the others wait.
 
     Args:
         root: the folder to make.
@@ -67,13 +67,12 @@ def make_sample(
     _check_settings(settings, workers)
     if _holds(root, settings):
         return root
-    logger.info("Painting %d synthetic pictures into %s.", count, root)
-    try:
+    with lock_beside(root):
+        if _holds(root, settings):  # another process has painted it meanwhile
+            return root
+        logger.info("Painting %d synthetic pictures into %s.", count, root)
         with atomic_folder(root) as folder:
             _write(folder, settings, workers or worthwhile_workers(count))
-    except OSError:
-        if not _holds(root, settings):  # another process was faster, and made the same sample
-            raise
     return root
 
 

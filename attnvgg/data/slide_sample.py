@@ -48,7 +48,7 @@ from attnvgg.data.synthetic.workers import spread
 from attnvgg.data.tiles import panda_tiles
 from attnvgg.data.tissue import tissue_mask
 from attnvgg.errors import InputError
-from attnvgg.files import atomic_folder
+from attnvgg.files import atomic_folder, lock_beside
 
 __all__ = ["default_folder", "draw_slide", "mean_colour_floor", "region_ceiling", "slide_sample"]
 
@@ -75,7 +75,7 @@ def slide_sample(
 ) -> Path:
     """Draw the sample of slides; a complete one with the same settings is left untouched.
 
-    It appears whole or not at all.
+    It appears whole or not at all; of several processes one draws it, and the others wait.
 
     Args:
         folder: to make; None means one in the user's cache.
@@ -97,13 +97,12 @@ def slide_sample(
     if _holds(root, settings):
         return root
     real_tissue()  # whoever lacks scikit-image is told at once, and by one sentence
-    logger.info("Drawing %d synthetic slides into %s.", count, root)
-    try:
+    with lock_beside(root):
+        if _holds(root, settings):  # another process has drawn it meanwhile
+            return root
+        logger.info("Drawing %d synthetic slides into %s.", count, root)
         with atomic_folder(root) as temporary:
             _write(temporary, settings, workers or max(1, min(available_cores(), count // 4)))
-    except OSError:
-        if not _holds(root, settings):  # another process was faster, and made the same sample
-            raise
     return root
 
 

@@ -1,4 +1,4 @@
-"""Whole-slide images: one opened with OpenSlide, and the slides among files and folders.
+"""Whole-slide images, opened with OpenSlide.
 
 Positions are pixels of level 0, the finest, also where a coarser level is read; sizes of what comes
 back are its own pixels. Colours are those of the file: no colour profile is applied.
@@ -10,7 +10,6 @@ import ctypes
 import logging
 import math
 import os
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -18,7 +17,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from attnvgg.data.listing import SLIDE_SUFFIXES, list_files, require_utf8
 from attnvgg.data.resolution import positive, same_mpp, stated_mpp
 from attnvgg.errors import InputError
 
@@ -171,43 +169,9 @@ class Slide:
         self.mpp = mpp
 
 
-def slide_files(targets: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return the slides among files, and in folders and below, sorted by name.
-
-    A file that is named is taken whatever its suffix; in folders a slide is known by its suffix.
-
-    Raises:
-        InputError: something does not exist, nothing is a slide, or two slides have one name
-            without suffix, so that what is computed from them would have one name, too.
-    """
-    paths = [Path(os.path.abspath(target)) for target in targets]
-    require_utf8(paths, "The list of slides")
-    missing = [path for path in paths if not path.exists()]
-    if missing:
-        raise InputError("There are no such slides; check their paths:", missing)
-    found: set[Path] = set()
-    for path in paths:
-        found.update(_slides_in(path) if path.is_dir() else [path])
-    if not found:
-        kinds = ", ".join(SLIDE_SUFFIXES)
-        raise InputError(f"No slides were found; their names must end in {kinds}, here:", paths)
-    _refuse_namesakes(found)
-    return sorted(found, key=lambda path: (path.stem, path))
-
-
-def _slides_in(folder: Path) -> list[Path]:
-    files = [path for path in list_files(folder) if path.suffix.lower() in SLIDE_SUFFIXES]
-    require_utf8(files, str(folder))
-    return files
-
-
-def _refuse_namesakes(paths: Iterable[Path]) -> None:
-    named: dict[str, list[Path]] = {}
-    for path in sorted(paths):
-        named.setdefault(path.stem, []).append(path)
-    twice = [path for same in named.values() if len(same) > 1 for path in same]
-    if twice:
-        raise InputError("Slides must differ in their names without suffix; rename these:", twice)
+def opens_as_slide(path: Path) -> bool:
+    """Return whether OpenSlide can read a file, by its beginning: a plain picture it cannot."""
+    return _openslide().OpenSlide.detect_format(path) is not None
 
 
 def _openslide() -> ModuleType:

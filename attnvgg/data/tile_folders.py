@@ -119,6 +119,15 @@ def tile_labels(folder: Path, files: Sequence[str]) -> np.ndarray | None:
     return table["label"].reindex([os.path.basename(file) for file in files]).to_numpy(np.float32)
 
 
+def is_cut_from(folder: Path, slide: Path) -> bool:
+    """Return whether tiles are of that very file, by its size and time, as far as they tell."""
+    try:
+        said, state = json.loads((folder / ABOUT).read_text(encoding="utf-8")), slide.stat()
+        return (said["bytes"], said["ns"]) == (state.st_size, state.st_mtime_ns)
+    except (OSError, ValueError):
+        return True
+
+
 def flat_tiles(files: Iterable[Path]) -> dict[str, list[Path]]:
     """Return the pictures called <slide>_<number> by their slide."""
     found: dict[str, list[Path]] = {}

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from attnvgg.data.feature_files import write_features
 from attnvgg.data.slides import Slide
-from attnvgg.data.tiles import Tiles, plan_tiles, read_tile
+from attnvgg.data.tiles import Tiles
 from attnvgg.data.transforms import Preprocess
 from attnvgg.deploy.feature_settings import (
     FeatureSettings,
@@ -36,6 +36,7 @@ from attnvgg.deploy.feature_settings import (
     feature_path,
 )
 from attnvgg.deploy.reading import read_ahead
+from attnvgg.deploy.slide_job import SlideJob, open_slide
 from attnvgg.deploy.tile_encoders import TileEncoder
 from attnvgg.errors import InputError
 
@@ -44,7 +45,7 @@ Features = NDArray[np.float32]
 
 BATCHES_AHEAD = 2  # read beyond the one that is computed
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def encode_tiles(
     Raises:
         InputError: a tile cannot be read, or features are not finite.
     """
-    job = _Job(slide.path, _done((slide, tiles)))
+    job = SlideJob(slide.path, _done((slide, tiles)))
     pace = Pace(batch_size, readers, str(device))
     calls = job.calls(preprocess)
     with closing(_encoded(calls, encoder, pace, precision)) as encoded:
@@ -119,17 +120,17 @@ def extract(
         encoder: of the tiles; is moved to the device.
         settings: which tiles.
         pace: how they are read and computed.
-        between: called between two batches; may raise to stop.
+        between: called between two batches, and while a slide is being opened; may raise to stop.
 
     Raises:
         InputError: the disk is full; what was written before is kept.
     """
     encoder.network.to(pace.device)
-    opening = ((path, partial(_open, path, settings)) for path in slides)
-    opened = read_ahead(opening, pace.readers, ahead=pace.readers)
-    calls = (
-        call for path, future in opened for call in _Job(path, future).calls(encoder.preprocess)
-    )
+    opening = ((path, partial(open_slide, path, settings)) for path in slides)
+    # a slide on a disk that does not answer must not hold up whoever stops this
+    opened = read_ahead(opening, pace.readers, ahead=pace.readers, wait=False)
+    jobs = (SlideJob(path, future) for path, future in opened)
+    calls = (call for job in jobs for call in job.calls(encoder.preprocess, between))
     encoded = _encoded(calls, encoder.network, pace, settings.precision)
     with closing(opened), closing(encoded):
         for job, batches in groupby(encoded, key=lambda one: one[0]):
@@ -137,42 +138,8 @@ def extract(
             yield _finish(job, futures, out, encoder, settings, between)
 
 
-class _Job:
-    """A slide on its way through the stream."""
-
-    def __init__(self, path: Path, opened: Future[tuple[Slide, Tiles]]) -> None:
-        self.path = path
-        self.opened = opened
-        self.failed = False
-
-    def calls(self, preprocess: Preprocess) -> Iterator[tuple[_Job, Callable[[], Any]]]:
-        """Yield what loads each tile; of a slide that did not open the call that says why."""
-        if self.opened.exception() is not None:
-            yield self, self.opened.result
-            return
-        for number in range(len(self.opened.result()[1].coords)):
-            yield self, partial(self._load, preprocess, number)
-
-    def _load(self, preprocess: Preprocess, number: int) -> Tensor | None:
-        if self.failed:  # the rest of the slide is not wanted any more
-            return None
-        slide, tiles = self.opened.result()
-        return preprocess(read_tile(slide, tiles, number))
-
-
-def _open(path: Path, settings: FeatureSettings) -> tuple[Slide, Tiles]:
-    slide = Slide(path, settings.slide_mpp)
-    try:
-        return slide, plan_tiles(
-            slide, settings.mpp, settings.tile, settings.overlap, settings.tissue
-        )
-    except BaseException:
-        slide.close()
-        raise
-
-
 def _finish(
-    job: _Job,
+    job: SlideJob,
     batches: Iterator[Future[Features]],
     out: Path,
     encoder: TileEncoder,
@@ -197,15 +164,15 @@ def _finish(
 
 
 def _encoded(
-    calls: Iterator[tuple[_Job, Callable[[], Tensor | None]]],
+    calls: Iterator[tuple[SlideJob, Callable[[], Tensor | None]]],
     network: nn.Module,
     pace: Pace,
     precision: Precision,
-) -> Generator[tuple[_Job, Future[Features]], None, None]:
+) -> Generator[tuple[SlideJob, Future[Features]], None, None]:
     """Load tiles by these calls, and yield the features of each batch, begun ahead, in order."""
     loaded = read_ahead(calls, pace.readers, BATCHES_AHEAD * pace.batch_size)
 
-    def batches() -> Iterator[tuple[_Job, Callable[[], Features]]]:
+    def batches() -> Iterator[tuple[SlideJob, Callable[[], Features]]]:
         for job, tiles in groupby(loaded, key=lambda one: one[0]):
             futures = (future for _, future in tiles)
             while batch := list(islice(futures, pace.batch_size)):

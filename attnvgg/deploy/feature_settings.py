@@ -77,21 +77,23 @@ def unfinished(
 ) -> list[Path]:
     """Return the slides without features; those that have some must have just the wanted ones.
 
+    A slide that is gone is returned, too: whoever opens it will say so.
+
     Raises:
         InputError: feature files of other settings or another encoder, or none that can be read,
             are in the way.
     """
     wanted = _identity(settings, encoder)
-    missing, others = [], []
+    missing, others, broken = [], [], list[str]()
     for slide in slides:
         path = feature_path(out, slide)
-        if not path.exists():
+        if not path.exists() or not slide.exists():
             missing.append(slide)
             continue
         try:
             found = feature_attributes(path)
         except InputError as error:
-            others += error.offenders or [str(error)]
+            broken += error.offenders or [str(error)]
             continue
         differences = [
             f"{key} is {found.get(key, 'not known')}, not {value}"
@@ -100,6 +102,10 @@ def unfinished(
         ]
         if differences:
             others.append(f"{path}: {'; '.join(differences)}")
+    if broken:
+        raise InputError(
+            f"Features in {out} cannot be read; remove them to make them anew:", broken
+        )
     if others:
         raise InputError(
             f"{len(others)} files in {out} hold other features than are asked for, and none is "

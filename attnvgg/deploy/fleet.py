@@ -17,6 +17,7 @@ import torch.distributed
 
 from attnvgg.deploy.extraction import Outcome, Pace, extract
 from attnvgg.deploy.feature_settings import FeatureSettings
+from attnvgg.deploy.slide_job import LOOK
 from attnvgg.deploy.tile_encoders import EncoderChoice, open_encoder
 from attnvgg.errors import InputError
 
@@ -24,7 +25,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 PATIENCE = datetime.timedelta(days=30)  # the first process to finish waits for the last
-LOOK = 0.5  # seconds between two looks whether to stop
 
 
 class Process(NamedTuple):
@@ -41,11 +41,22 @@ class Process(NamedTuple):
     world: int
 
     def from_first(self, make: Callable[[], Result]) -> Result:
-        """Return what the first process makes, in every process."""
-        made: list[Any] = [make() if self.rank == 0 else None]
+        """Return what the first process makes, in every process.
+
+        Raises:
+            InputError, OSError: it could not, also in every process: none waits for it in vain.
+        """
+        made: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                made[0] = make()
+            except (InputError, OSError) as error:
+                made[1] = error
         if self.world > 1:
             torch.distributed.broadcast_object_list(made)
         result: Result = made[0]
+        if made[1] is not None:
+            raise made[1]
         return result
 
     def gather(self, item: Item) -> list[Item]:
@@ -78,11 +89,15 @@ def share_of(slides: Sequence[Path], process: Process) -> list[Path]:
         slides: the same in every process.
         process: whose share it is.
     """
-    ordered = sorted(slides, key=lambda path: (-path.stat().st_size, path))
+    ordered = sorted(slides, key=lambda path: (-_size(path), path))
     turns = [*range(process.world), *reversed(range(process.world))]
     return [
         path for number, path in enumerate(ordered) if turns[number % len(turns)] == process.rank
     ]
+
+
+def _size(slide: Path) -> int:
+    return slide.stat().st_size if slide.exists() else 0  # a broken link is told when it is opened
 
 
 def over_ray(
@@ -171,7 +186,7 @@ def _work(
                     raise
                 yield lost(item)
             except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, InputError):
+                if isinstance(error.cause, InputError | OSError):
                     raise error.cause from None
                 raise
 

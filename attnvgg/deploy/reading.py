@@ -16,6 +16,7 @@ def read_ahead(
     threads: int,
     ahead: int,
     begin: Callable[[], None] | None = None,
+    wait: bool = True,
 ) -> Generator[tuple[Key, Future[Result]], None, None]:
     """Call functions in threads, so many beyond the one asked for; yield them in order.
 
@@ -24,6 +25,7 @@ def read_ahead(
         threads: number of threads.
         ahead: calls begun beyond the one that is yielded: the bound of what waits in memory.
         begin: called once in each thread, before anything else.
+        wait: whether closing waits for the calls that are under way.
     """
     pool = ThreadPoolExecutor(threads, initializer=begin)
     begun: deque[tuple[Key, Future[Result]]] = deque()
@@ -38,6 +40,6 @@ def read_ahead(
         for _, future in begun:
             if future.cancel():
                 future.set_running_or_notify_cancel()  # wakes who waits for it
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait, cancel_futures=True)
         raise
     pool.shutdown(wait=False)  # the last ones are still being called

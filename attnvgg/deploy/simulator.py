@@ -45,7 +45,9 @@ def simulate(job: Job, root: Path, processes: int = 1) -> Pretrained:
     Raises:
         InputError: a channel is no folder, the job failed, or left no model that loads.
     """
-    remote = [name for name, place in job.channels.items() if not Path(place).is_dir()]
+    remote = [
+        f"{name}: {place}" for name, place in job.channels.items() if not Path(place).is_dir()
+    ]
     if remote:
         raise InputError("The simulator needs folders of this machine for these channels:", remote)
     root = root.absolute()

@@ -95,8 +95,12 @@ def check(job: Job) -> None:
     if job.instance_count < 1 or job.volume_gib < 1 or not 0 < job.hours <= 28 * 24:
         wrong.append("instances and disk: at least 1; hours: above 0, at most 672")
     for name, place in job.channels.items():
-        if not S3.fullmatch(place) and not Path(place).is_dir():
+        if S3.fullmatch(place):
+            continue
+        if not Path(place).is_dir():
             wrong.append(f"the data {place} ({name}): a folder here, or s3://bucket/prefix")
+        elif not _files(place):
+            wrong.append(f"the data {place} ({name}): the folder holds no files")
     if job.config is not None and not job.config.is_file():
         wrong.append(f"the file {job.config}: does not exist")
     if wrong:
@@ -124,7 +128,7 @@ def describe(job: Job) -> list[str]:
         if S3.fullmatch(place):
             lines.append(f"channel    {name}: {place}")
         else:
-            files = [path for path in Path(place).rglob("*") if path.is_file()]
+            files = _files(place)
             size = sum(path.stat().st_size for path in files) / 2**20
             lines.append(f"upload     {place} as {name}: {len(files):,} files, {size:,.1f} MiB")
     lines.append(f"install    .[{','.join(job.extras)}]")
@@ -135,6 +139,11 @@ def describe(job: Job) -> list[str]:
     lines.append(f"save       {CHECKPOINTS} to {kept}, while it runs")
     lines.append(f"write      {ours}/output/model.tar.gz and output.tar.gz")
     return lines
+
+
+def _files(folder: str) -> list[Path]:
+    """Return what of a folder is uploaded."""
+    return [path for path in Path(folder).rglob("*") if path.is_file()]
 
 
 def check_source(job: Job) -> None:

@@ -47,7 +47,7 @@ def judge_instances(
     found: dict[str, Any] = {"bags": count, "score": scores[0].partition("_")[0]}
     interval: dict[str, Any] = dict.fromkeys(("value", "lower", "upper", "method"))
     if count:
-        patients = [(groups or {}).get(str(bag)) for bag in hits.index]
+        patients = np.array([(groups or {}).get(str(bag)) for bag in hits.index], dtype=object)
         interval = share_interval(hits.to_numpy(float), np.ones(count, bool), patients, level)
     found |= {"top_positive": interval.pop("value"), **interval, "level": level}
     if found["score"] == "weight":

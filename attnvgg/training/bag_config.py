@@ -100,6 +100,11 @@ def _misplaced(data: BagDataConfig) -> list[str]:
     wrong = []
     if data.source in ("csv", "folders") and data.root is None:
         wrong.append(f"--data.source {data.source}: needs --data.root")
+    if data.source == "digits" and data.root is not None:
+        wrong.append(
+            f"--data.root {data.root}: digits have none; say what is there by --data.source or "
+            "--config"
+        )
     if data.bags is not None and data.source not in ("csv", "panda"):
         wrong.append("--data.bags: only a csv and panda name bags that lie elsewhere")
     if data.source != "panda":

@@ -82,6 +82,15 @@ def test_missing_images_are_listed(refused, cases):
     assert "17.png" in message
 
 
+def test_links_to_no_image_are_listed(refused, cases, tmp_path):
+    for name in ("benign", "malignant"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        (tmp_path / "root" / name / "a.png").touch()
+    (tmp_path / "root" / "benign" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    message = refused("--data.source=folders", f"--data.root={tmp_path / 'root'}")
+    assert "gone.png" in message
+
+
 def test_one_class_only(refused, cases):
     edit(cases, lambda table: table.assign(label=0))
     assert "class" in refused(*from_csv(cases))

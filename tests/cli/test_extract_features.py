@@ -1,5 +1,6 @@
 """The command from slides to feature files: whole, again, interrupted, spread."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -58,11 +59,11 @@ def features(slides, tmp_path_factory):
 
 @pytest.fixture
 def broken(slides, tmp_path):
-    """Those slides, in a folder of links, and two that are none."""
+    """Those slides, behind links, and three that are none."""
     folder = tmp_path / "broken"
     folder.mkdir()
-    for slide in slides.iterdir():
-        (folder / slide.name).symlink_to(slide)
+    (folder / "linked").symlink_to(slides)
+    (folder / "gone.tiff").symlink_to(tmp_path / "nowhere.tiff")
     (folder / "a-text.tiff").write_text("no slide")
     (folder / "cut.tiff").write_bytes((slides / "s1.tiff").read_bytes()[:9000])
     return folder
@@ -99,10 +100,14 @@ def test_again_does_nothing_and_a_new_slide_is_added(slides, features, tmp_path,
 
 def test_broken_slides_among_good_ones(broken, features, tmp_path, capsys):
     out = tmp_path / "out"
-    for _ in range(2):
+    for ending in (
+        f"of {COUNT + 3} slides were passed over; the others are done:",
+        "of 3 slides were passed over:",
+    ):
         assert main([str(broken), *OPTIONS, f"--out={out}"]) == 1
         told = capsys.readouterr().err
-        assert "error: 2 of " in told
+        assert f"error: 3 {ending}\n" in told
+        assert f"{broken}/gone.tiff does not exist" in told
         assert f"{broken}/a-text.tiff is not a slide" in told
         assert f"{broken}/cut.tiff" in told
         assert contents(out) == features
@@ -170,7 +175,7 @@ def test_two_processes_make_what_one_makes(broken, features, tmp_path):
     done, told, complaint = finish(start(*TORCHRUN, SCRIPT, str(broken), *OPTIONS, f"--out={out}"))
     assert done == 1, complaint
     assert contents(out) == features
-    assert told.count("Written:") == complaint.count("error: 2 of ") == 1
+    assert told.count("Written:") == complaint.count("error: 3 of ") == 1
     assert complaint.count("a-text.tiff is not a slide") == 1
 
 
@@ -182,7 +187,7 @@ def test_a_ray_cluster_makes_what_one_process_makes(broken, features, tmp_path):
     )
     assert done == 1, complaint
     assert contents(out) == features
-    assert "error: 2 of " in complaint
+    assert "error: 3 of " in complaint
 
 
 def test_without_slides_the_sample_is_taken(slides, features, tmp_path, monkeypatch):
@@ -193,10 +198,21 @@ def test_without_slides_the_sample_is_taken(slides, features, tmp_path, monkeypa
     assert contents(tmp_path / "out") == features
 
 
+@pytest.mark.parametrize("number", [errno.EFBIG, errno.EIO, errno.ESTALE])
+def test_faults_of_the_machine_are_told_in_a_sentence(tmp_path, monkeypatch, capsys, number):
+    def fail(targets):
+        raise OSError(number, os.strerror(number), "a.tiff")
+
+    monkeypatch.setattr(command, "slide_files", fail)
+    assert main(["a.tiff", f"--out={tmp_path / 'out'}"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {os.strerror(number)}: a.tiff;")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["--batch_size=0"], "--batch_size 0: must be at least 1"),
+        (["--image_size=31"], "--image_size 31: must be at least 32"),
         (["--mpp=0"], "--mpp 0.0: must be above 0"),
         (["--overlap=128"], "--overlap 128: must be at least 0 and below --tile"),
         (["--tissue=2"], "--tissue 2.0: must lie from 0 to 1"),

@@ -111,6 +111,13 @@ def test_a_failure_leaves_its_reason(container, capfd):
     assert not list((container / "model").iterdir())
 
 
+def test_data_of_no_kind_are_refused(container, capfd):
+    """The default are digits, which need no data: the channel would be ignored."""
+    assert train(["--epochs=1", "--threads=1", "--device=cpu"]) == 2
+    assert "--data.source or --config" in capfd.readouterr().err
+    assert "--data.source or --config" in (container / "failure").read_text()
+
+
 def test_of_several_seeds_the_model_is_the_one_best_on_validation(container):
     assert train([*OPTIONS, "--seeds=2"]) == 0
     losses = {}

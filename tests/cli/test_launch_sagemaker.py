@@ -9,7 +9,10 @@ from attnvgg.cli import launch_sagemaker
 from attnvgg.cli.launch_sagemaker import main
 
 ROOT = Path(__file__).parent.parent.parent
-JOB = ["--role=arn:aws:iam::123456789012:role/SageMaker", "--output=s3://bucket/out"]
+JOB = [
+    "--role=arn:aws:iam::123456789012:role/SageMaker", "--output=s3://bucket/out",
+    "--data.source=csv",
+]  # fmt: skip
 OPTIONS = [
     "--epochs=2", "--batch_size=8", "--threads=1", "--device=cpu", "--model.width=16",
     "--data.source=csv", "--data.root=labels.csv", "--data.bags=bags", "--data.workers=0",
@@ -26,8 +29,8 @@ def submitted(monkeypatch):
 
 
 def test_nothing_is_started_unless_it_is_said(submitted, features, capfd):
-    config = ROOT / "configs" / "bags_ilse.yaml"
-    words = ["train", *JOB, f"--data={features.parent}", f"--config={config}", "--epochs", "3"]
+    config = ROOT / "configs" / "panda.yaml"
+    words = ["train", *JOB[:2], f"--data={features.parent}", f"--config={config}", "--epochs", "3"]
     assert main(words) == 0
     said = capfd.readouterr().out
     assert "scripts/train_bags.py --config config.yaml --epochs 3" in said
@@ -54,7 +57,7 @@ def test_options_go_to_the_launcher_or_to_the_script(submitted, capfd):
     (job,) = submitted
     assert (job.script, job.spot, job.instance_type) == ("train", True, "ml.g5.12xlarge")
     assert job.channels == {"training": "s3://bucket/a", "testing": "s3://bucket/b"}
-    assert job.hyperparameters == {"optim": {"lr": 1e-3}}
+    assert job.hyperparameters == {"data": {"source": "csv"}, "optim": {"lr": 1e-3}}
 
 
 @pytest.mark.parametrize(
@@ -66,8 +69,11 @@ def test_options_go_to_the_launcher_or_to_the_script(submitted, capfd):
         (["train", *JOB, "--data=s3://bucket/a", "--nothing=3"], "nothing"),
         (["train", *JOB, "--data=s3://bucket/a", "--epochs=many"], "epochs"),
         (["train", *JOB, "--data=s3://bucket/a", "--out=runs"], "--out=runs"),
-        (["simulate", "--data=s3://bucket/a"], "training"),
-        (["simulate", "--data=.", "--processes=0"], "--processes 0"),
+        (["train", *JOB[:2], "--data=s3://bucket/a"], "--data.source"),
+        (["train", *JOB[:2], "--data=s3://bucket/a", "--script=train"], "--data.source"),
+        (["train", *JOB, "--data=s3://bucket/a", "--data.root=/data/a.csv"], "/data/a.csv"),
+        (["simulate", "--data=nope", JOB[2]], "training: nope"),
+        (["simulate", "--data=.", JOB[2], "--processes=0"], "--processes 0"),
         (["nothing"], "nothing"),
         ([], "action"),
     ],
@@ -76,6 +82,11 @@ def test_wrong_words_are_told_before_anything_is_done(submitted, words, reason, 
     assert main([*words, "--run=true"]) == 2
     assert reason in capfd.readouterr().err
     assert not submitted
+
+
+def test_an_empty_folder_is_not_uploaded(submitted, tmp_path, capfd):
+    assert main(["train", *JOB, f"--data={tmp_path}"]) == 2
+    assert f"{tmp_path} (training): the folder holds no files" in capfd.readouterr().err
 
 
 def test_the_container_on_this_machine_leaves_a_model_that_loads(features, tmp_path, capfd):

@@ -1,6 +1,7 @@
 """Maps of slides end to end: a planted tile is found, and what is drawn is what the tables say."""
 
 import json
+import os
 import shutil
 
 import h5py
@@ -9,8 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from attnvgg.cli.evaluate import main as evaluate
 from attnvgg.cli.visualize import main as draw
 from attnvgg.data.slide_writer import write_slide
+from attnvgg.deploy.feature_settings import origin_of
 from attnvgg.explain.overlays import jet
 
 pytest.importorskip("openslide")
@@ -317,7 +320,11 @@ def test_features_that_do_not_fit(map_of, tmp_path, run):
     write_bag(path, 1, name, width=FEATURES + 1)
     refused("holds 7 features a tile, but the model takes 6", "another encoder")
     write_bag(path, 1, name, encoder="other@2")
-    refused("of the encoder other@2, but those of the run are of toy@1")
+    refused("of the encoder 'other@2'", "those of the run are of the encoder 'toy@1'")
+    write_bag(path, 1, name, patch_size=64)
+    refused("tiles of 64 px, but those of the run are", "tiles of 32 px")
+    write_bag(path, 1, name, slide_origin="7 bytes, abc")
+    refused("of another slide that is called", name)
     write_bag(path, 1, "another")
     refused(f"holds the features of another, not of {name}")
     write_bag(path, 1, name, level0_width=4096)
@@ -327,6 +334,52 @@ def test_features_that_do_not_fit(map_of, tmp_path, run):
     np.save(path.with_suffix(".npy"), np.zeros((3, FEATURES), np.float32))
     path = path.with_suffix(".npy")
     refused("has no coords")
+
+
+def test_another_slide_of_the_name_has_no_truth(run_of, options, slides, map_of, tmp_path):
+    """As the feature file of the run's slide tells; a copy of that slide keeps its truth."""
+    run = run_of(*options, "--epochs=1")
+    name, _ = chosen(run, 1)
+    own = slides / "bags" / f"{name}.h5"
+    origin = origin_of(slides / "s00.tiff")
+    for said_origin, said in ((origin, "truth: malignant"), ("7 bytes, abc", "truth is unknown")):
+        shutil.copy(own, tmp_path / "new.h5")
+        with h5py.File(own, "r+") as file:
+            file.attrs["slide_origin"] = said_origin
+        try:
+            assert said in map_of(name, f"--features={tmp_path / 'new.h5'}", of=run)[1]
+        finally:
+            shutil.copy(tmp_path / "new.h5", own)
+
+
+def test_features_that_have_gone_are_asked_for(run, map_of, slides, tmp_path):
+    name, row = chosen(run, 1)
+    own = slides / "bags" / f"{name}.h5"
+    own.rename(tmp_path / "moved.h5")
+    try:
+        refuse(map_of(name, code=2)[1], f"{own} is gone: put it back", "--features")
+        assert f"{row['probability']:.4f}" in map_of(name, f"--features={tmp_path / 'moved.h5'}")[1]
+    finally:
+        (tmp_path / "moved.h5").rename(own)
+
+
+@pytest.mark.parametrize(
+    ("size", "fits"),
+    [
+        ((128, 96), True),
+        ((32, 25), True),
+        ((127, 97), True),
+        ((96, 128), False),
+        ((128, 99), False),
+    ],
+)
+def test_a_mask_has_the_shape_of_the_slide(run, map_of, tmp_path, size, fits):
+    Image.new("L", size).save(tmp_path / "mask.png")
+    said = map_of(chosen(run, 1)[0], f"--mask={tmp_path / 'mask.png'}", code=0 if fits else 2)[1]
+    if fits:
+        assert "The region of --mask is empty" in said
+    else:
+        refuse(said, f"mask.png is {size[0]} x {size[1]} px", f"{WIDTH} x {HEIGHT}")
 
 
 def test_no_features_and_no_way_to_make_them(map_of):
@@ -345,9 +398,12 @@ def test_slides_that_cannot_be(run, slides, tmp_path, capsys, map_of):
     assert "is not a slide" in refused(run, f"--slide={tmp_path / 'text.tiff'}")
     name, _ = chosen(run, 1)
     assert "levels 0 to 2, not 3" in map_of(name, "--level=3", code=2)[1]
-    out, said = map_of(name, "--top_k=11", code=2)
-    assert "1 to 10 tiles" in said
-    assert not out.exists()
+    for count in (0, -3, 11):
+        said = refused(run, f"--slide={tmp_path / 'none.tiff'}", f"--top_k={count}")
+        assert f"--top_k {count}: must be from 1 to 10" in said
+    (tmp_path / "map.png").touch()
+    words = [f"--slide={slides / 's00.tiff'}", f"--output={tmp_path / 'map.png'}"]
+    assert "must be a folder" in refused(run, *words)
     assert "give one with --slide" in refused(run, "--level=1")
     assert "give one with --slide" in refused(run, f"--features={slides / 'bags' / 's00.h5'}")
 
@@ -427,6 +483,38 @@ def test_panda_is_cut_as_in_training(
         best = coords["file"].iloc[int(np.argmax(weights))]
         with Image.open(first) as one, Image.open(tmp_path / "tiles" / name / best) as other:
             np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_a_run_outlives_its_tiles(biopsies, bag_options, run_of, tmp_path, capsys, captions):
+    """They are cut again where they were; a slide is drawn without them."""
+    root, tiles = tmp_path / "root", tmp_path / "tiles"
+    shutil.copytree(biopsies, root)
+    run = run_of(
+        *bag_options, "--data.source=panda", f"--data.root={root}", f"--data.tiles={tiles}",
+        "--data.image_size=32", "--data.workers=0", "--model.encoder=mlp", "--epochs=1",
+        "--data.fractions=[0.34,0.33,0.33]", "--batch_size=2",
+    )  # fmt: skip
+    row = pd.read_csv(run / "predictions.csv").iloc[0]
+    slide = root / "train_images" / f"{row['image'].rsplit('/', 1)[1]}.tiff"
+
+    def drawn():
+        capsys.readouterr()
+        assert draw([str(run), f"--slide={slide}", f"--output={tmp_path / 'out'}"]) == 0
+        return capsys.readouterr().out
+
+    before = (run / "predictions.csv").read_bytes()
+    shutil.rmtree(tiles)
+    assert f"{row['probability']:.4f}" in drawn()
+    assert not tiles.exists()
+    assert evaluate([str(run), "--device=cpu"]) == 0
+    assert (run / "predictions.csv").read_bytes() == before
+    os.utime(slide, ns=(0, 0))
+    assert "its truth is not known" in drawn()
+    shutil.rmtree(tiles)
+    shutil.rmtree(root)
+    capsys.readouterr()
+    assert evaluate([str(run), "--device=cpu"]) == 2
+    refuse(capsys.readouterr().err, "tiles are gone, and so are its slides", str(root))
 
 
 def test_a_slide_without_features_is_encoded_as_those_of_the_run(

@@ -80,6 +80,7 @@ def test_instances_that_are_none_or_twice_or_no_numbers(keyed, instances):
 def test_bags_that_do_not_exist_are_named(table, tmp_path):
     table.loc[1, "image"] = str(tmp_path / "z.npy")
     assert refusal(table).offenders == [str(tmp_path / "z.npy")]
+    assert check_bags(table, "bags.csv", may_be_gone=True)["image"][1] == str(tmp_path / "z.npy")
 
 
 def test_a_bag_twice(keyed):

@@ -43,6 +43,16 @@ def test_names_find_their_bags(slides):
     assert table["label"].tolist() == [0, 1, 0, 1]
 
 
+def test_a_link_to_no_bag_is_named(tmp_path):
+    for name in ("ill/a.h5", "well/b.h5"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "ill" / "gone.h5").symlink_to(tmp_path / "nowhere.h5")
+    with pytest.raises(InputError, match="do not exist") as caught:
+        load_bags("folders", tmp_path)
+    assert caught.value.offenders == [str(tmp_path / "ill" / "gone.h5")]
+
+
 @pytest.mark.parametrize("name", ["s1", "s1.h5", "s1.svs", "s1.tiff", "../features/s1", " s1 "])
 @pytest.mark.parametrize("column", ["bag", "slide_id", "Slide", "image", "path", "filename"])
 def test_columns_and_names_as_people_write_them(slides, name, column):

@@ -220,6 +220,16 @@ class TestImageBags(BagContract):
 # Feature files
 
 
+def test_a_copy_under_another_name_is_told(tmp_path):
+    for name in ("a", "b", "c"):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["features"] = np.zeros((3, 2))
+            file.attrs["name"] = "a" if name == "b" else name
+    with pytest.raises(InputError) as caught:
+        prepare_bags(FeatureBags(frame([tmp_path / f"{name}.h5" for name in "abc"])))
+    assert caught.value.offenders == [f"{tmp_path / 'b.h5'}: has the features of a"]
+
+
 def only(path):
     return FeatureBags(frame([path]))[0]
 

@@ -153,6 +153,20 @@ def test_the_table_lacks_a_column(folders):
         load_panda(folders)
 
 
+def test_grades_that_no_slide_has_are_named(folders):
+    write_table(folders, grades=[0, 5] * 3)
+    assert load_panda(folders)["label"].tolist() == [0, 1] * 3
+    with pytest.raises(InputError, match="no slides of ISUP 1, ISUP 2, ISUP 3, ISUP 4: all six"):
+        load_panda(folders, "isup")
+
+
+@pytest.mark.parametrize(("grade", "absent"), [(0, "malignant"), (3, "benign")])
+def test_one_class_is_none(folders, grade, absent):
+    write_table(folders, grades=[grade] * 6)
+    with pytest.raises(InputError, match=f"no slides of {absent}: two classes are needed"):
+        load_panda(folders)
+
+
 # ---------------------------------------------------------------- channels
 
 
@@ -214,6 +228,48 @@ def test_slides_are_cut_into_the_tiles_of_recipe_g(slides, tmp_path):
             np.testing.assert_array_equal(found, read_tile(slide, wanted, number))
     bags = open_bags(table, Preprocess(128, 128))
     assert bags[0]["instances"].shape == (len(coords), 3, 128, 128)
+
+
+def test_slides_in_a_folder_each(slides, tmp_path):
+    """As the GDC gives them, with what else it puts there; names may hold dots."""
+    home = slides / "train_images"
+    names = [f"TCGA-{number}.A-B.{number}" for number in range(2)]
+    for name, old in zip(names, IDS, strict=False):
+        (home / name / "logs").mkdir(parents=True)
+        (home / f"{old}.tiff").rename(home / name / f"{name}.tiff")
+        cv2.imwrite(str(home / name / "label.png"), np.zeros((8, 8, 3), np.uint8))
+    write_table(slides, names, [0, 4])
+    table = load_panda(slides, tiles=tmp_path / "tiles")
+    assert table["image"].tolist() == [str(tmp_path / "tiles" / name) for name in names]
+    assert (tmp_path / "tiles" / names[0] / "coords.csv").is_file()
+    shutil.copy(home / names[0] / f"{names[0]}.tiff", home / names[0] / "again.tiff")
+    with pytest.raises(InputError, match=f"{names[0]} must hold one slide") as caught:
+        load_panda(slides, tiles=tmp_path / "tiles")
+    assert len(caught.value.offenders) == 2
+
+
+def test_tiles_may_be_plain_pictures_of_a_suffix_of_slides(folders):
+    for path in sorted((folders / "train_tiles").glob("*/*.png")):
+        cv2.imwrite(str(path.with_suffix(".tif")), cv2.imread(str(path)))
+        path.unlink()
+    assert open_bags(load_panda(folders), Preprocess(16, 16)).lengths.tolist() == [3] * 6
+
+
+def test_two_slides_of_one_name(slides, tmp_path):
+    home = slides / "train_images"
+    first = home / f"{IDS[0]}.tiff"
+    shutil.copy(first, first.with_suffix(".tif"))
+    with pytest.raises(InputError, match="must differ in their names") as caught:
+        load_panda(slides, tiles=tmp_path / "tiles")
+    assert caught.value.offenders == [str(first.with_suffix(".tif")), str(first)]
+    first.with_suffix(".tif").unlink()
+    write_tiles(home / IDS[0], ["a.png"])
+    with pytest.raises(InputError, match="must differ in their names") as caught:
+        load_panda(slides, tiles=tmp_path / "tiles")
+    assert caught.value.offenders == [str(home / IDS[0]), str(first)]
+    first.rename(first.with_suffix(".mrxs"))  # whose pixels are in the folder
+    table = load_panda(slides, tiles=tmp_path / "tiles")
+    assert table["image"][0] == str(tmp_path / "tiles" / IDS[0])
 
 
 def test_tiles_of_a_known_region_are_positive(slides, tmp_path):

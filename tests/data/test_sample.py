@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -174,6 +176,30 @@ def test_senseless_settings_are_refused(tmp_path, settings):
     assert not list(tmp_path.iterdir())
 
 
+def test_of_two_at_once_one_draws_and_the_other_waits(tmp_path, monkeypatch):
+    """Both begin when there is nothing yet."""
+    meeting, looks, drawn = threading.Barrier(2, timeout=10), [], []
+    holds, write = sample._holds, sample._write
+
+    def look(root, settings):
+        found = holds(root, settings)
+        looks.append(found)
+        if len(looks) <= 2:
+            meeting.wait()
+        return found
+
+    monkeypatch.setattr(sample, "_holds", look)
+    monkeypatch.setattr(sample, "_write", lambda *rest: (drawn.append(rest), write(*rest)))
+    with ThreadPoolExecutor(2) as pool:
+        made = [
+            pool.submit(lambda: make_sample(tmp_path / "sample", 2, SEED, 1, SIZE))
+            for _ in range(2)
+        ]
+    assert [future.result() for future in made] == [tmp_path / "sample"] * 2
+    assert len(drawn) == 1
+    assert looks[:2] == [False, False]
+
+
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()])
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, failure):
     calls = []
@@ -188,7 +214,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, failure):
     with pytest.raises(type(failure)):
         make_sample(tmp_path / "sample", 5, SEED, 1, SIZE)
     assert len(calls) == 3
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".sample.lock"]
 
 
 def test_a_few_pictures_are_not_worth_a_second_worker():

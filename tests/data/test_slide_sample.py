@@ -3,6 +3,8 @@ import errno
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -124,6 +126,30 @@ def test_what_is_lost_or_something_else_is_refused(tmp_path):
         slide_sample(tmp_path, 1, SEED, 1, SMALL)
 
 
+def test_of_two_at_once_one_draws_and_the_other_waits(tmp_path, monkeypatch):
+    """Both begin when there is nothing yet."""
+    meeting, looks, drawn = threading.Barrier(2, timeout=10), [], []
+    holds, write = module._holds, module._write
+
+    def look(root, settings):
+        found = holds(root, settings)
+        looks.append(found)
+        if len(looks) <= 2:
+            meeting.wait()
+        return found
+
+    monkeypatch.setattr(module, "_holds", look)
+    monkeypatch.setattr(module, "_write", lambda *rest: (drawn.append(rest), write(*rest)))
+    with ThreadPoolExecutor(2) as pool:
+        made = [
+            pool.submit(lambda: slide_sample(tmp_path / "sample", 2, SEED, 1, SMALL))
+            for _ in range(2)
+        ]
+    assert [future.result() for future in made] == [tmp_path / "sample"] * 2
+    assert len(drawn) == 1
+    assert looks[:2] == [False, False]
+
+
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()])
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, failure):
     def failing(*arguments):
@@ -132,7 +158,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, failure):
     monkeypatch.setattr(slide_cases, "draw_slide", failing)
     with pytest.raises(type(failure)):
         slide_sample(tmp_path / "sample", 2, SEED, 1, SMALL)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".sample.lock"]
 
 
 @pytest.mark.parametrize(

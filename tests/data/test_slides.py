@@ -10,8 +10,9 @@ import pytest
 
 from attnvgg.data import slides
 from attnvgg.data.resolution import stated_mpp
+from attnvgg.data.slide_listing import slide_files
 from attnvgg.data.slide_writer import write_pyramid, write_slide
-from attnvgg.data.slides import Slide, slide_files
+from attnvgg.data.slides import Slide
 from attnvgg.errors import InputError
 
 

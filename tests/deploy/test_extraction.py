@@ -14,7 +14,7 @@ import torch
 from attnvgg.data.features import feature_attributes, read_features
 from attnvgg.data.slides import Slide
 from attnvgg.data.tiles import plan_tiles, read_tile
-from attnvgg.deploy import extraction
+from attnvgg.deploy import extraction, slide_job
 from attnvgg.deploy.extraction import Pace, encode_tiles, extract
 from attnvgg.deploy.feature_settings import FeatureSettings, unfinished
 from attnvgg.deploy.reading import read_ahead
@@ -128,7 +128,7 @@ def fake_slides(monkeypatch, fake_slide, tiles):
         made[path.stem] = fake_slide(path, broken_at, seconds=0.002)
         return made[path.stem], tiles(22)
 
-    monkeypatch.setattr(extraction, "_open", opened)
+    monkeypatch.setattr(extraction, "open_slide", opened)
     monkeypatch.setattr(extraction, "attributes_of", lambda slide, *_: {"name": slide.path.stem})
     return made
 
@@ -174,12 +174,34 @@ def test_a_stop_between_batches_leaves_nothing_half_written(means, fake_slides, 
     assert not any(slide.reading for slide in fake_slides.values())
 
 
-def test_a_full_disk_is_told_and_keeps_what_is_done(means, fake_slides, tmp_path, monkeypatch):
+def test_a_stop_while_a_slide_is_being_opened(means, fake_slide, tiles, tmp_path, monkeypatch):
+    """Neither noticing it nor leaving waits for the slide."""
+    gate, waited = threading.Event(), []
+
+    def opened(path, settings):
+        waited.append(gate.wait(10))
+        return fake_slide(path), tiles(1)
+
+    def between():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(extraction, "open_slide", opened)
+    monkeypatch.setattr(slide_job, "LOOK", 0.01)
+    with pytest.raises(KeyboardInterrupt):
+        list(extract([Path("a.tiff")], tmp_path, means, SETTINGS, Pace(4, 2), between))
+    assert not waited
+    gate.set()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_told_and_keeps_what_is_done(
+    means, fake_slides, tmp_path, monkeypatch, number
+):
     written = Path.write_bytes
 
     def write(path, content):
         if "b" in path.stem.split("-")[0]:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, "No space left on device")
         return written(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", write)
@@ -249,11 +271,23 @@ def test_features_of_another_slide_of_that_name_are_not_overwritten(
         unfinished([other], extracted.parent, SETTINGS, means)
 
 
-def test_features_of_another_encoder_or_none_are_not_overwritten(extracted, means, tissue_slide):
+def test_features_of_another_encoder_are_not_overwritten(extracted, means, tissue_slide):
     other = type(means)(means.network, means.preprocess, "means@2;16px@1", means.choice)
     with pytest.raises(InputError, match="encoder is means@1;16px@1, not means@2;16px@1"):
         unfinished([tissue_slide], extracted.parent, SETTINGS, other)
-    extracted.write_bytes(b"something else")
-    with pytest.raises(InputError, match="none is overwritten") as caught:
+
+
+@pytest.mark.parametrize("spoil", [lambda whole: b"something else", lambda whole: whole[:2000]])
+def test_features_that_cannot_be_read_are_to_be_removed(extracted, means, tissue_slide, spoil):
+    extracted.write_bytes(spoil(extracted.read_bytes()))
+    with pytest.raises(InputError, match="cannot be read; remove them") as caught:
         unfinished([tissue_slide], extracted.parent, SETTINGS, means)
-    assert caught.value.offenders[0].startswith(f"{extracted}: is not a feature file")
+    assert caught.value.offenders[0].startswith(f"{extracted}: ")
+
+
+def test_a_slide_that_is_gone_is_tried_again(extracted, means, tissue_slide, tmp_path):
+    gone = tmp_path / tissue_slide.name
+    gone.symlink_to(tmp_path / "nowhere.tiff")
+    assert unfinished([gone], extracted.parent, SETTINGS, means) == [gone]
+    (outcome,) = extract([gone], extracted.parent, means, SETTINGS, Pace(4, 2))
+    assert outcome.problem == f"{gone} does not exist: check the path of the slide."

@@ -139,5 +139,6 @@ def test_to_be_told_to_stop_stops_the_job(run, tmp_path):
 
 def test_a_place_that_is_no_folder_is_refused(tmp_path):
     job = Job("a", "train_bags", "", {"training": "s3://bucket/a"}, "", "")
-    with pytest.raises(InputError, match="needs folders"):
+    with pytest.raises(InputError, match="needs folders") as caught:
         simulate(job, tmp_path)
+    assert caught.value.offenders == ["training: s3://bucket/a"]

@@ -109,7 +109,8 @@ def test_what_may_change_in_a_continuation_exists():
     ("source", "fractions"), [("digits", (0.68, 0.12, 0.2)), ("csv", (0.7, 0.1, 0.2))]
 )
 def test_resolve_fills_what_was_left_open(source, fractions):
-    config = resolve(changed(data__source=source, data__root=Path("x"), optim__lr=None))
+    root = None if source == "digits" else Path("x")
+    config = resolve(changed(data__source=source, data__root=root, optim__lr=None))
     assert config.data.fractions == fractions
     assert config.data.image_size == config.data.resize == 224
     assert config.optim.lr == 3e-3
@@ -204,6 +205,7 @@ def test_several_faults_are_told_at_once():
     [
         ({"stage_one__share": 0.2, "data__source": "csv", "data__root": Path("x")}, "share"),
         ({"data__source": "csv"}, "--data.root"),
+        ({"data__root": Path("x")}, "say what is there by --data.source or --config"),
         ({"data__bags": Path("x")}, "--data.bags"),
         ({"data__labels": "isup"}, "--data.labels"),
         ({"data__tiles": Path("x")}, "--data.tiles"),
