@@ -13,8 +13,13 @@ REGIONS = "regions"  # folder of the masks, beside that of the slides
 
 
 def region_file(slide: Path) -> Path:
-    """Return where the mask of a slide would be: `regions/<slide>.png`, white inside, any size."""
-    return slide.absolute().parent.parent / REGIONS / f"{slide.stem}.png"
+    """Return where the mask of a slide would be: `regions/<slide>.png`, white inside, any size.
+
+    `regions` lies beside the folder of the slides, or of their folders.
+    """
+    homes = slide.absolute().parents[1:3]
+    home = next((home for home in homes if (home / REGIONS).is_dir()), homes[0])
+    return home / REGIONS / f"{slide.stem}.png"
 
 
 def square_means(
