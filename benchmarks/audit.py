@@ -2,7 +2,8 @@
 
 `python benchmarks/run.py audit`. The pictures are of the built-in sample under a seed that had no
 part in the choice of any limit. Copies go through a random change each: another size, another JPEG
-quality, mirrored or not, turned by a multiple of 90 degrees, all at once.
+quality, mirrored or not, turned by a multiple of 90 degrees, all at once. Plain lesions, soft
+ellipses on plain skin, are the pictures in which different ones are most alike.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from attnvgg.data.audit.artefacts import NAMES, find_artefacts
-from attnvgg.data.audit.duplicates import ALIKE, candidates
-from attnvgg.data.audit.fingerprints import FREQUENCY, fingerprint, keys, similarity
+from attnvgg.data.audit.duplicates import ALIKE, LOOK, candidates, find_duplicates
+from attnvgg.data.audit.fingerprints import FREQUENCY, fingerprint, keys, look, similarity
 from attnvgg.data.audit.report import audit_manifest
 from attnvgg.data.decoding import read_image
 from attnvgg.data.sample import make_sample
@@ -78,6 +79,47 @@ def copies(manifest: pd.DataFrame, folder: Path) -> dict[str, Any]:
     }
 
 
+def plain_lesion(rng: np.random.Generator, side: int) -> np.ndarray[Any, Any]:
+    """Return a soft ellipse on plain skin, with the noise of a camera and of JPEG."""
+    y, x = np.mgrid[:side, :side] / side - 0.5
+    x, y = x - rng.normal(0, 0.03), y - rng.normal(0, 0.03)
+    turn, (long, short) = rng.uniform(0, np.pi), rng.uniform(0.08, 0.25, 2)
+    u = (x * np.cos(turn) + y * np.sin(turn)) / long
+    v = (y * np.cos(turn) - x * np.sin(turn)) / short
+    inside = 1 / (1 + np.exp((np.hypot(u, v) - 1) / rng.uniform(0.05, 0.2)))[..., None]
+    skin = rng.normal((215, 170, 150), 12)
+    lesion = rng.normal((120, 75, 55), 15)
+    picture = skin + (lesion - skin) * inside + rng.normal(0, 4 * side / 256, (side, side, 3))
+    pixels = np.clip(picture, 0, 255).astype(np.uint8)
+    return decoded(cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1])
+
+
+def decoded(data: Any) -> np.ndarray[Any, Any]:
+    """Return the pixels of a JPEG."""
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB))
+
+
+def plain_copies() -> dict[str, float]:
+    """Return what is found among plain lesions and a changed copy of each fifth of them."""
+    rng = np.random.default_rng(SEED)
+    pictures = [plain_lesion(rng, SIDE // 2) for _ in range(IMAGES)]
+    copies = [decoded(changed(picture, rng)[0]) for picture in pictures[:PROBED]]
+    everything = pictures + copies
+    prints, looks = ([read(one) for one in everything] for read in (fingerprint, look))
+    names = [str(row) for row in range(len(everything))]
+    found = {link[:2] for link in find_duplicates(names, names, prints, looks).links}
+    planted = {(row, IMAGES + row) for row in range(PROBED)}
+    blind = find_duplicates(names, names, prints, [looks[0]] * len(names)).links
+    apart = np.abs(np.subtract(looks[:PROBED], looks[IMAGES:]))
+    return {
+        "found": len(found & planted),
+        "false": sum(second < IMAGES for _, second in found),
+        "false_without_look": sum(link.second < IMAGES for link in blind),
+        "farthest_means": float(apart[:, :3].max()),
+        "farthest_contrasts": float(apart[:, 3:].max()),
+    }
+
+
 def margins(manifest: pd.DataFrame) -> dict[str, float]:
     """Return how alike changed copies are at least, and different pictures at most."""
     rng = np.random.default_rng(SEED)
@@ -86,10 +128,7 @@ def margins(manifest: pd.DataFrame) -> dict[str, float]:
     kept = np.stack([one for one in prints if one is not None])
     probes = []
     for picture in pictures[:PROBED]:
-        data = np.frombuffer(changed(picture, rng)[0], np.uint8)
-        probes.append(
-            fingerprint(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
-        )
+        probes.append(fingerprint(decoded(changed(picture, rng)[0])))
     both = np.concatenate([kept, np.stack([one for one in probes if one is not None])])
     pairs = np.stack([np.arange(PROBED), len(kept) + np.arange(PROBED)], axis=1)
     apart = np.linalg.norm(keys(both)[pairs[:, 0]] - keys(both)[pairs[:, 1]], axis=1)
@@ -155,6 +194,13 @@ def main() -> None:
     """Print the figures."""
     for name, (seconds, pairs) in searches().items():
         print(f"  search of {PRINTS:,} fingerprints, {name:<18} {seconds:5.1f} s, {pairs:,} pairs")
+    plain = plain_copies()
+    print(
+        f"  {IMAGES} plain lesions: found {plain['found']} of {PROBED} changed copies, false "
+        f"{plain['false']} (by fingerprints alone {plain['false_without_look']})\n"
+        f"  looks of copies: means {plain['farthest_means']:.1f}, contrasts "
+        f"{plain['farthest_contrasts']:.1f} grey levels apart at most, limits {LOOK[::3]}"
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         root = make_sample(folder / "sample", IMAGES, SEED, size=SIDE)

@@ -70,13 +70,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def audit_maps(config: AuditMapsConfig) -> None:
     """Judge the maps, write what was found and log it."""
-    if min(config.count, config.steps, config.draws) < 1 or config.seed < 0:
-        raise InputError("--count, --steps and --draws are at least 1, --seed at least 0.")
+    if min(config.count, config.steps - 1, config.draws) < 1 or config.seed < 0:
+        raise InputError(
+            "--count and --draws must be at least 1, --steps at least 2, --seed at least 0."
+        )
     if config.threads is not None:
         torch.set_num_threads(max(1, config.threads))
     run = open_run(config.run)
     if read_task(run) == "bags":
         raise InputError(f"{run.path} is a run on bags: this audit is about maps of images.")
+    folder = run.path / "maps"
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file, but the audit is written there: move it away.")
     device = device_of(config.device)
     model = load_model(run.path).to(device).to(memory_format=torch.channels_last)
     rows, split = draw_cases(run, config.split, config.count, config.seed)
@@ -101,7 +106,6 @@ def audit_maps(config: AuditMapsConfig) -> None:
     report["pasting"], pasted = judge_pasting(
         sample, model, preprocess_of(model, convert=False), config.seed
     )
-    folder = run.path / "maps"
     words = summarise(report)
     with atomic_path(folder / "maps.json") as temporary:
         temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")

@@ -81,7 +81,8 @@ def load_cases(
         if "split" in manifest:
             logger.warning("The published split is put aside: the folds test every case once.")
         manifest = manifest.assign(split="test")
-        logger.info("Cases: %s, in %d folds.", describe(manifest), folds)
+        counts = describe(manifest).split("; ")[-1].removeprefix("test ")
+        logger.info("Cases: %s, each of which is tested in one of %d folds.", counts, folds)
         return manifest, class_names(named, manifest["label"])
     manifest = split_manifest(manifest, config.fractions, config.split_seed)
     if config.keep_negatives is not None:

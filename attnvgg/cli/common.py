@@ -40,6 +40,7 @@ MACHINE = {
     errno.EROFS,
     errno.ENOTDIR,
     errno.EISDIR,
+    errno.EEXIST,
     errno.ENOENT,
 }
 

@@ -106,7 +106,7 @@ def evaluate_any(options: EvaluateConfig) -> None:
     if not accelerator.is_main_process:
         return
     if not run.predictions.is_file():
-        logger.info("%s has no predictions of its own: report its seeds.", run.path)
+        logger.info("%s has no predictions of its own: report its models.", run.path)
         return
     about = json.loads(run.evaluation.read_text()) if run.evaluation.is_file() else {}
     about = {k: about[k] for k in ("synthetic", "sample") if k in about}

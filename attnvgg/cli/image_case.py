@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from attnvgg.explain.grad_cam import grad_cam
 from attnvgg.models import Pretrained
 from attnvgg.models.views import EightViews
 from attnvgg.training.predictions import to_probabilities
+from attnvgg.training.run import RunFolder
 
 
 def make_case(
@@ -119,6 +121,23 @@ def kind_of(model: Pretrained, scale: str) -> Kind:
     return "softmax" if model.config["arguments"].get("normalize_attn") else "sigmoid"
 
 
+def take_threshold(model: Pretrained, run: RunFolder | None, views: int) -> None:
+    """Give a model the threshold that its run was judged by, if that was with as many views.
+
+    Its own is that of one view. `threshold_of_views` of its configuration says which it has.
+
+    Args:
+        model: of two classes or more.
+        run: where `metrics.json` may be.
+        views: that the model will have.
+    """
+    if views == 1 or run is None or not run.evaluation.is_file():
+        return
+    metrics = json.loads(run.evaluation.read_text())
+    if metrics.get("views") == views and metrics["threshold"] is not None:
+        model.config |= {"threshold": metrics["threshold"]["value"], "threshold_of_views": views}
+
+
 def caption_of(model: Pretrained) -> str | None:
     notes = []
     if model.config.get("synthetic"):
@@ -127,4 +146,6 @@ def caption_of(model: Pretrained) -> str | None:
         notes.append("Attention is the same for every class: where it looked, not what for.")
     if isinstance(model, EightViews):
         notes.append("Mean of 8 views: quarter turns and flips, their maps turned back.")
+        if model.config.get("threshold") is not None and not model.config.get("threshold_of_views"):
+            notes.append("The threshold was chosen for one view.")
     return " ".join(notes) or None

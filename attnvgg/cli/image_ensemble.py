@@ -21,7 +21,7 @@ from attnvgg.evaluation import (
     summary,
 )
 from attnvgg.files import atomic_path
-from attnvgg.training.run import RunFolder
+from attnvgg.training.run import RunFolder, read_cases
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def combine_folds(run: RunFolder, folders: Sequence[RunFolder], manifest: pd.Dat
         "folds": [folder.path.name for folder in folders],
         "judged_on": "test",
         "synthetic": judged[0].get("synthetic", False),
-        "test": spread_of([_figures(one) for one in judged], overlap=1 / (len(folders) - 1)),
+        "test": spread_of([_figures(one) for one in judged], overlap=_overlap(folders)),
         "note": OVERLAP,
         "pooled": pooled,
     }
@@ -111,6 +111,12 @@ def combine_folds(run: RunFolder, folders: Sequence[RunFolder], manifest: pd.Dat
             POOLED,
         )
     logger.info("Written: %s, %s", run.path / "summary.json", out_of_fold)
+
+
+def _overlap(folders: Sequence[RunFolder]) -> float:
+    """Return how many cases are tested a case trained on, the mean over the folds."""
+    counts = [read_cases(folder)["split"].value_counts() for folder in folders]
+    return float(np.mean([count["test"] / count["train"] for count in counts]))
 
 
 def _tested(folder: RunFolder, number: int) -> pd.DataFrame:

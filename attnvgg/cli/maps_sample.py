@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from attnvgg.cli.image_case import class_names_of, preprocess_of
 from attnvgg.data.inspection import image_size, refusal
-from attnvgg.evaluation.bootstrap import group_bootstrap
-from attnvgg.evaluation.intervals import group_codes, wilson_interval
+from attnvgg.evaluation.bootstrap import Bootstrapped, group_bootstrap, share_interval
+from attnvgg.evaluation.intervals import group_codes
 from attnvgg.explain.faithfulness import Probabilities
 from attnvgg.explain.grad_cam import grad_cam
 from attnvgg.models import Pretrained
@@ -67,29 +67,29 @@ class MapSample:
         kept = np.isfinite(values)
         count, groups = int(kept.sum()), self.codes[kept]
         if not count:
-            return {"value": None, "lower": None, "upper": None, "count": 0}
+            return self._empty()
         both = np.stack([values[kept], np.ones(count)], axis=1)
         positive = self.labels[kept] > 0
         found = group_bootstrap(
             both, positive, lambda sums: sums[:, 0] / sums[:, 1], groups, resamples=resamples
         )
-        sure = len(set(groups.tolist())) > 1  # one patient says nothing about others
-        lower, upper = (found.lower, found.upper) if sure else (None, None)
-        return {"value": found.value, "lower": lower, "upper": upper, "count": count}
+        return {**asdict(found), "count": count}
 
     def share(self, hits: Any) -> dict[str, Any]:
-        """Return the same for a share; where all or none hit, by Wilson over the patients.
-
-        Resampled, such a share would look certain however few the patients are.
+        """Return the same for a share, see `share_interval`.
 
         Args:
             hits: from 0 to 1, (n,); NaN where undefined.
         """
-        found = self.mean(hits)
-        if found["value"] in (0, 1) and found["lower"] is not None:
-            count = len(set(self.codes[np.isfinite(hits)].tolist()))
-            found["lower"], found["upper"] = wilson_interval(found["value"] * count, count)
-        return found
+        hits = np.asarray(hits, np.float64)
+        kept = np.isfinite(hits)
+        if not kept.any():
+            return self._empty()
+        found = share_interval(hits[kept], self.labels[kept] > 0, self.codes[kept])
+        return {**found, "count": int(kept.sum())}
+
+    def _empty(self) -> dict[str, Any]:
+        return {**asdict(Bootstrapped(None, None, None, "no image has one")), "count": 0}
 
     def band(self, curves: np.ndarray) -> dict[str, list[float | None]]:
         """Return the means of curves (n, steps + 1) and their intervals, point by point."""

@@ -44,7 +44,7 @@ def shown(figure: Figure, sign: bool = False) -> str:
         return "undefined"
     form = "+.3f" if sign else ".3f"
     if figure["lower"] is None:
-        return f"{figure['value']:{form}} [one group]"
+        return f"{figure['value']:{form}} [no interval]"
     return f"{figure['value']:{form}} [{figure['lower']:{form}}, {figure['upper']:{form}}]"
 
 
@@ -90,7 +90,7 @@ def _faithfulness(report: Report) -> list[str]:
         if one["minus"]:
             null = next(iter(one["minus"]))  # the random maps of its own grid
             cells += [shown(one["minus"][null][way], True) for way in ("deletion", "insertion")]
-            said.append(f"{name}: {judgement(one['minus'][null])} than {null} maps.")
+            said.append(f"{name}: {judgement(one['minus'][null])}, against {null} maps.")
         rows.append([name, *cells])
     heads = ["", "deletion (low: good)", "insertion (high: good)", "deletion - random",
              "insertion - random"]  # fmt: skip

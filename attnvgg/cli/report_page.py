@@ -65,7 +65,7 @@ def _head(content: Mapping[str, Any], name: str) -> str:
                 f"from), and simple means reach {reference['floor']:.3f}."
             )
         banners.append(words)
-    if content["optimistic"]:
+    if content["note"]:
         banners.append(f"<strong>Optimistic.</strong> {escape(content['note'])}")
     cases = f"{counts['n']:,} cases of {counts['groups']:,} patients or groups"
     if counts["positives"] is not None:

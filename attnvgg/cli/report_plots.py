@@ -170,8 +170,10 @@ def _decision_curve(axes: Axes, assessment: Assessment) -> None:
     axes.axhline(0, color=QUIET, linewidth=1, label="act on nobody")
     axes.plot(x, found["all"], color=QUIET, linewidth=1, linestyle=(0, (4, 2)), label="act on all")
     band: dict[str, Any] = {"color": MODEL, "alpha": 0.15, "linewidth": 0, "label": "95 % band"}
-    axes.fill_between(x, found["lower"], found["upper"], **band)
-    axes.plot(x, found["model"], color=MODEL, linewidth=1.6, label="this model")
+    if found["lower"] is not None:
+        axes.fill_between(x, found["lower"], found["upper"], **band)
+    words = "this model" if found["reason"] is None else "this model (no band: too few patients)"
+    axes.plot(x, found["model"], color=MODEL, linewidth=1.6, label=words)
     axes.set(xlim=(0, 1), ylim=(-0.25 * share, 1.08 * share))
     _legend(axes, "upper right")
 

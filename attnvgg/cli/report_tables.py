@@ -79,9 +79,11 @@ def prevalence_section(content: Mapping[str, Any]) -> str:
         return ""
     words = (
         f"Where {found['stated']:.2%} of the cases are positive (they are {found['learned']:.2%} "
-        f"on {found['learned_on']}), the same threshold has the predictive values below. The "
-        "probabilities of each case, corrected to this prevalence, are in probabilities.csv. Both "
-        "hold only if the cases look the same there and differ in nothing but their shares."
+        "on validation), the same threshold has the predictive values below. The probabilities of "
+        "each case, made right on validation (their logits times "
+        f"{found['slope']:.3g}, {found['intercept']:+.3g}: training may have seen another share) "
+        "and then corrected to this prevalence, are in probabilities.csv. Both hold only if the "
+        "cases look the same there and differ in nothing but their shares."
     )
     rows = [[f"<b>{name.upper()}</b>", *_cells(found[name])] for name in ("ppv", "npv")]
     return _section("At another prevalence", words, table(["", "value", "95 % interval"], rows))
@@ -114,9 +116,8 @@ def against_section(content: Mapping[str, Any]) -> str:
     if found is None:
         return ""
     rows = []
-    for name, figure in found["differences"].items():
-        if name not in content["figures"]:
-            continue
+    for name in content["figures"]:
+        figure = found["differences"][name]
         p = figure.get("p_value")
         rows.append([
             f"<b>{escape(title(name))}</b>",
@@ -181,7 +182,8 @@ def interval(figure: Mapping[str, Any], digits: int = 3) -> str:
         return f"undefined: {figure['reason']}"
     value = f"{figure['value']:.{digits}f}"
     if figure["lower"] is None:
-        return f"{value} (no interval: {figure['reason']})"
+        none = "" if "chance" in figure else "no interval: "
+        return f"{value} ({none}{figure['reason']})"
     return f"{value} ({figure['lower']:.{digits}f} to {figure['upper']:.{digits}f})"
 
 

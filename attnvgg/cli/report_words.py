@@ -43,12 +43,13 @@ MEANING = {
     "ece": (
         "Calibration error (ECE)",
         "How far probabilities lie from the shares of positives, on average over 15 bins of "
-        "equally many cases: 0 is perfect. Chance alone makes it larger than 0 in small sets.",
+        "equally many cases: 0 is perfect. By chance: what a model whose probabilities are "
+        "right has in such a small set; in 95 % of sets no more.",
     ),
     "top_label_ece": (
         "Calibration error (ECE) of the most probable class",
         "How far the highest probability lies from how often that class is right, over 15 bins of "
-        "equally many cases: 0 is perfect.",
+        "equally many cases: 0 is perfect. By chance: as above, of a class right as often as said.",
     ),
     "weighted_auc": ("AUC, weighted", "As above, each class weighted by its share of the cases."),
     "weighted_average_precision": (
@@ -80,9 +81,13 @@ PLOTS = {
 METHODS = (
     "Intervals of 95 %. AUC: DeLong's, on the logit scale, or where patients have several cases "
     "Obuchowski's (1997), with Student's quantile for the patients of the rarer class. Shares "
-    "where no patient repeats: Wilson's. All others: percentiles of 2,000 bootstrap sets, in "
-    "which whole patients are drawn, among those with and without a positive case; that of the "
-    "calibration error is moved by its bias. Where two models are compared, both are judged on "
+    "where no patient repeats: Wilson's; where bootstrap sets say nothing, as of none or all, "
+    "Wilson's of as many cases as patients. All others: percentiles of 2,000 bootstrap sets, in "
+    "which whole patients are drawn, among those with and without a positive case; none where a "
+    "class has one patient, or where all sets are alike. The calibration error has no confidence "
+    "interval: its noise only adds. Beside it stands what chance gives, the 95th percentile of "
+    "2,000 sets of labels drawn from the probabilities, one a patient where no patient has both "
+    "labels, else one a case. Where two models are compared, both are judged on "
     "the same sets. Intervals are for more patients of the same kind; they do not cover another "
     "hospital, camera or population, nor another training run."
 )

@@ -15,7 +15,13 @@ from tqdm import tqdm
 
 from attnvgg.cli.common import run_command
 from attnvgg.cli.drawn_cases import Split, draw_cases
-from attnvgg.cli.image_case import caption_of, kind_of, make_case, preprocess_of
+from attnvgg.cli.image_case import (
+    caption_of,
+    kind_of,
+    make_case,
+    preprocess_of,
+    take_threshold,
+)
 from attnvgg.cli.visualize_bags import visualize_bags
 from attnvgg.cli.visualize_slide import SlideOptions, visualize_slide
 from attnvgg.data.inspection import inspect_image
@@ -105,7 +111,9 @@ def visualize(config: VisualizeConfig) -> None:
     if run is not None and not files and read_task(run) == "bags":
         visualize_bags(run, config.split, config.count, config.seed, config.output)
         return
-    model: Any = with_views(load_model(run.path if run else str(config.model)), config.views)
+    single = load_model(run.path if run else str(config.model))
+    take_threshold(single, run, config.views)
+    model: Any = with_views(single, config.views)
     options: dict[str, Any] = {
         "kind": kind_of(model, config.scale),
         "interpolation": config.interpolation,

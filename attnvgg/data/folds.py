@@ -34,6 +34,15 @@ def fold_manifests(
     """
     if folds < 2:
         raise InputError(f"Cross-validation needs at least 2 folds, not {folds}.")
+    groups = manifest["image"]
+    if "group" in manifest:
+        groups = manifest["group"].where(manifest["group"].notna(), groups)
+    most = int(groups.groupby(manifest["label"]).nunique().min())
+    if folds > most:
+        raise InputError(
+            f"--folds {folds} is too many: the rarest class has {most} groups (patients or "
+            "images), and every fold tests at least one."
+        )
     shares = side_shares(fractions)
     both = shares["train"] + shares["val"]
     wanted = {side: shares[side] / both for side in ("train", "val")}

@@ -14,27 +14,32 @@ from scipy.special import softmax
 from attnvgg.errors import InputError
 from attnvgg.evaluation.calibration import (
     as_columns,
-    at_prevalence,
     fit_temperature,
     log_loss,
-    predictive_values,
     read_logits,
     reliability,
 )
 from attnvgg.evaluation.decision import decision_curve
-from attnvgg.evaluation.judged import Judged, figures_of, judge_cases, rates_at
+from attnvgg.evaluation.judged import (
+    CALIBRATION,
+    Judged,
+    calibration_of,
+    figures_of,
+    judge_cases,
+    rates_at,
+)
 from attnvgg.evaluation.metrics import choose_threshold
 from attnvgg.evaluation.paired import aligned, auc_difference
 from attnvgg.evaluation.predictions import checked_predictions
+from attnvgg.evaluation.prevalence import judge_prevalence
 from attnvgg.evaluation.ranking import Ranking
-from attnvgg.evaluation.replicates import Resampling, with_intervals
+from attnvgg.evaluation.replicates import undefined, with_intervals
 from attnvgg.evaluation.report import evaluate_predictions
 from attnvgg.evaluation.subgroups import judge_subgroups
 
 Values = NDArray[np.float64]
 
 SENSITIVITIES = (0.8, 0.9, 0.95)
-CALIBRATION = ("brier", "ece", "top_label_ece")
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ class Assessment:
             `against`; None where a part does not apply.
         cases: those that were judged.
         calibrated: their probabilities after temperature scaling, None without it.
-        corrected: those of class 1 at the stated prevalence, None without one.
+        corrected: those of class 1 fitted on validation and corrected to the stated prevalence,
+            None without one.
         other: the same cases by the other model, None without one.
     """
 
@@ -103,12 +109,16 @@ def assess(
     content["operating_points"] = _operating_points(sets["val"], cases, asked.sensitivities)
     content["subgroups"] = judge_subgroups(cases)
     content["calibration"] = calibration
-    content["prevalence"], corrected = _prevalence(sets["val"], cases, calibrated, asked.prevalence)
+    content["prevalence"], corrected = None, None
+    if asked.prevalence is not None:
+        content["prevalence"], corrected = judge_prevalence(
+            sets["val"], cases, judged["figures"], asked.prevalence
+        )
     content["decision_curve"] = None
     if rule is not None and cases.has_both:
         ranking = Ranking(cases.labels, cases.scores if corrected is None else corrected)
         content["decision_curve"] = decision_curve(ranking, cases.resampling(), asked.prevalence)
-    content["against"] = None if other is None else _differences(cases, other)
+    content["against"] = None if other is None else _differences(cases, other, judged["figures"])
     return Assessment(content, cases, calibrated, corrected, other)
 
 
@@ -162,7 +172,7 @@ def _calibration(
     shares = softmax(after, axis=1)
     values = shares[:, 1:] if cases.probabilities.shape[1] == 1 else shares
     scaled = Judged(cases.table, values, cases.threshold)
-    found["after"] = _calibrated(scaled, after, judge_cases(scaled)["figures"])
+    found["after"] = _calibrated(scaled, after, calibration_of(scaled))
     return found, values
 
 
@@ -175,33 +185,6 @@ def _calibrated(cases: Judged, logits: Values, figures: dict[str, Any]) -> dict[
         chosen = cases.probabilities.argmax(axis=1) == cases.labels
         found["reliability"] = reliability(chosen, cases.probabilities.max(axis=1))
     return found
-
-
-def _prevalence(
-    validation: Judged, cases: Judged, calibrated: Values | None, stated: float | None
-) -> tuple[dict[str, Any] | None, Values | None]:
-    """Return PPV and NPV at a stated prevalence, and the probabilities corrected to it."""
-    if stated is None:
-        return None, None
-    learned = validation if len(validation.labels) and validation.has_both else cases
-    if not cases.has_both:
-        raise InputError("A stated prevalence needs judged cases of both classes.")
-    share = float(learned.labels.mean())
-    ranking, threshold = Ranking(cases.labels, cases.scores), cases.threshold or 0.0
-
-    def figures(weights: Values) -> dict[str, Values]:
-        rates = ranking.rates(weights, threshold)
-        ppv, npv = predictive_values(rates["sensitivity"], rates["specificity"], stated)
-        return {"ppv": ppv, "npv": npv}
-
-    values = cases.scores if calibrated is None else calibrated[:, -1]
-    found = {
-        "stated": stated,
-        "learned": share,
-        "learned_on": "validation" if learned is validation else "the judged cases",
-        **with_intervals(figures, cases.resampling()),
-    }
-    return found, at_prevalence(values, share, stated)
 
 
 def _other(
@@ -221,8 +204,11 @@ def _other(
     return Judged(rows, values[places.to_numpy()], own)
 
 
-def _differences(cases: Judged, other: Judged) -> dict[str, Any]:
-    """Return each figure of the first model less that of the other one, with intervals."""
+def _differences(cases: Judged, other: Judged, own: dict[str, Any]) -> dict[str, Any]:
+    """Return each figure of the first model less that of the other one, with intervals.
+
+    `own` are the figures of the first.
+    """
     if as_columns(cases.probabilities).shape != as_columns(other.probabilities).shape:
         raise InputError("The two models do not tell the same number of classes apart.")
     mine, theirs = figures_of(cases), figures_of(other)
@@ -231,8 +217,7 @@ def _differences(cases: Judged, other: Judged) -> dict[str, Any]:
         second = theirs(weights)
         return {name: value - second[name] for name, value in mine(weights).items()}
 
-    resampling = Resampling(cases.table["group"], cases.labels)
-    found = with_intervals(figures, resampling, biased=())  # the two biases cancel
+    found = with_intervals(figures, cases.resampling())
     groups = cases.table["group"]
     for k in range(cases.probabilities.shape[1]) if cases.threshold is None else [1]:
         labels = (cases.labels == k).astype(int)
@@ -241,8 +226,19 @@ def _differences(cases: Judged, other: Judged) -> dict[str, Any]:
             column = k if cases.threshold is None else -1
             pair = cases.probabilities[:, column], other.probabilities[:, column]
             found[name] = auc_difference(labels, *pair, groups)
+    theirs_alone = judge_cases(other)["figures"]
     return {
         "threshold": other.threshold,
-        "figures": judge_cases(other)["figures"],
-        "differences": found,
+        "figures": theirs_alone,
+        "differences": found | _error_differences(own, theirs_alone),
+    }
+
+
+def _error_differences(own: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return the differences of the calibration errors, which have no interval either."""
+    reason = "calibration errors have no interval"
+    return {
+        name: {**undefined(reason), "value": own[name]["value"] - other[name]["value"]}
+        for name in CALIBRATION[1:]
+        if name in own
     }

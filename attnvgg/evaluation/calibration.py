@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, log_softmax, softmax
 
-from attnvgg.evaluation.intervals import wilson_interval
-from attnvgg.evaluation.ranking import BINS
+from attnvgg.evaluation.bootstrap import LEVEL, RESAMPLES, SEED
+from attnvgg.evaluation.intervals import group_codes, wilson_interval
+from attnvgg.evaluation.ranking import BINS, Ranking
 
 Values = NDArray[np.float64]
 
 CERTAIN = 1e-7  # a probability closer to 0 or 1 has a logit that says nothing
 WIDEST_RATIO = 1000
 WIDEST = float(np.log(WIDEST_RATIO))  # of the logarithm of a temperature
+CELLS = 2**19  # labels drawn at once
 AGREE = 1e-4  # how far probabilities may lie from those of the logits beside them
 
 
@@ -83,6 +85,69 @@ def fit_temperature(labels: ArrayLike, logits: Values) -> dict[str, Any]:
     return {"temperature": float(np.exp(found.x)), "reason": None}
 
 
+def fit_sigmoid(labels: ArrayLike, logits: Values) -> tuple[float, float]:
+    """Return slope and intercept that make probabilities of logits.
+
+    Platt, Advances in Large Margin Classifiers 1999: the intercept repairs what a temperature
+    cannot, a training set with another share of positives. His smoothed targets keep both finite
+    where the classes are separated; the slope is at least 0, so that no ranking is turned round.
+
+    Args:
+        labels: 0 or 1 of validation, both there, (n,).
+        logits: of class 1, (n,).
+    """
+    positive = np.asarray(labels) == 1
+    hits, rest = positive.sum(), (~positive).sum()
+    targets = np.where(positive, (hits + 1) / (hits + 2), 1 / (rest + 2))
+
+    def loss(both: Values) -> tuple[float, Values]:
+        scaled = both[0] * logits + both[1]
+        apart = (expit(scaled) - targets) / len(logits)
+        mean = float(np.mean(np.logaddexp(0, scaled) - targets * scaled))
+        return mean, np.array([apart @ logits, apart.sum()])
+
+    start = np.array([1.0, 0.0])
+    tight = {"ftol": 1e-14, "gtol": 1e-9}
+    found = minimize(loss, start, jac=True, bounds=[(0, None), (None, None)], options=tight).x
+    return float(found[0]), float(found[1])
+
+
+def calibration_figure(
+    labels: ArrayLike, probabilities: ArrayLike, groups: ArrayLike, level: float = LEVEL
+) -> dict[str, Any]:
+    """Return the expected calibration error, and how large it is by chance.
+
+    It has no confidence interval: noise only makes it larger, so resampled sets lie above it and
+    their percentiles miss the 0 of a calibrated model. Instead labels are drawn from the
+    probabilities (Broecker & Smith, Weather and Forecasting 2007): a calibrated model has up to
+    that much. All cases of a group have one label where they do in truth; else each has its own.
+
+    Args:
+        labels: 0 or 1, (n,).
+        probabilities: of class 1, (n,).
+        groups: of each case, (n,).
+        level: share of calibrated models with no larger error.
+
+    Returns:
+        As `with_intervals`, `reason` being what chance gives; and `chance`, the same number.
+    """
+    ranking = Ranking(labels, probabilities)
+    value = float(ranking.calibration_error()[0])
+    codes, count = group_codes(groups, len(ranking.order))[ranking.order], len(ranking.order)
+    sick = np.bincount(codes, ranking.positive)
+    alone = bool(((sick > 0) & (sick < np.bincount(codes))).any())  # groups of both labels
+    codes = np.arange(count) if alone else codes
+    random, found = np.random.default_rng(SEED), []
+    step = max(1, CELLS // count)
+    for start in range(0, RESAMPLES, step):
+        drawn = random.random((min(step, RESAMPLES - start), codes.max() + 1))
+        found.append(ranking.calibration_error(drawn[:, codes] < ranking.scores))
+    chance = float(np.quantile(np.concatenate(found), level))
+    reason = f"by chance up to {chance:.3f}" + (", cases taken as independent" if alone else "")
+    limits = {"lower": None, "upper": None, "level": level, "method": None}
+    return {"value": value, **limits, "reason": reason, "chance": chance}
+
+
 def log_loss(labels: ArrayLike, logits: Values) -> float:
     """Return the mean of -log softmax(logits) at the labels."""
     classes = np.asarray(labels)
@@ -90,7 +155,7 @@ def log_loss(labels: ArrayLike, logits: Values) -> float:
 
 
 def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> dict[str, Any]:
-    """Return the points of a reliability diagram, from bins of equal count.
+    """Return the points of a reliability diagram, from the bins of the calibration error.
 
     Args:
         labels: 0 or 1, (n,).
@@ -99,17 +164,20 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -
 
     Returns:
         Lists `probability` (mean of a bin), `share` (of positives), `lower`, `upper` (Wilson's
-        95 % interval) and `n`.
+        95 % interval) and `n`, no whole number where a case lies in two bins.
     """
-    values, truth = np.asarray(probabilities, np.float64), np.asarray(labels)
-    parts = np.array_split(np.argsort(values, kind="stable"), min(bins, len(values)))
-    limits = [wilson_interval(float(truth[part].sum()), len(part)) for part in parts]
+    ranking = Ranking(labels, probabilities)
+    bins = min(bins, len(ranking.order))
+    size = len(ranking.order) / bins
+    both = np.stack([ranking.scores, ranking.positive])
+    means, shares = np.diff(ranking.in_bins(both, bins))[:, ::-1].clip(0, size) / size
+    limits = [wilson_interval(share * size, size) for share in shares]
     return {
-        "probability": [float(values[part].mean()) for part in parts],
-        "share": [float(truth[part].mean()) for part in parts],
+        "probability": means.tolist(),
+        "share": shares.tolist(),
         "lower": [lower for lower, _ in limits],
         "upper": [upper for _, upper in limits],
-        "n": [len(part) for part in parts],
+        "n": [size] * bins,
     }
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attnvgg.evaluation.bootstrap import LEVEL, UNDEFINED
 from attnvgg.evaluation.ranking import Ranking
-from attnvgg.evaluation.replicates import LEVEL, Resampling, replicates
+from attnvgg.evaluation.replicates import Resampling, replicates
 
 Values = NDArray[np.float64]
 
@@ -34,7 +35,8 @@ def decision_curve(
 
     Returns:
         Lists over `thresholds`: `model`, `lower`, `upper`, `all` (everybody is called positive;
-        nobody is 0 throughout), and `prevalence`.
+        nobody is 0 throughout), and `prevalence`. Without a band `lower` and `upper` are None
+        and `reason` says why.
     """
     share = float(ranking.positive.mean()) if prevalence is None else prevalence
     odds = THRESHOLDS / (1 - THRESHOLDS)
@@ -44,20 +46,28 @@ def decision_curve(
         positives = weights[:, ranking.order] @ ranking.positive
         total = weights.sum(axis=1)
         rate = positives / total if prevalence is None else np.full(len(weights), prevalence)
-        sensitivity = hits / positives[:, None]
-        false_rate = alarms / (total - positives)[:, None]
+        with np.errstate(invalid="ignore", divide="ignore"):  # a set of one class
+            sensitivity = hits / positives[:, None]
+            false_rate = alarms / (total - positives)[:, None]
         gained = sensitivity * rate[:, None] - false_rate * (1 - rate)[:, None] * odds
         return {"model": gained}
 
     model = benefit(np.ones((1, len(ranking.order))))["model"][0]
     drawn = replicates(benefit, resampling)["model"]
-    lower, upper = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    known = drawn[np.isfinite(drawn).all(axis=1)]
+    missing, reason, lower, upper = 1 - len(known) / len(drawn), None, None, None
+    if missing > UNDEFINED:
+        reason = f"{missing:.0%} of the resampled sets have one class only"
+    else:
+        ends = np.quantile(known, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        lower, upper = ends.tolist()
     return {
         "prevalence": share,
         "level": level,
         "thresholds": THRESHOLDS.tolist(),
         "model": model.tolist(),
-        "lower": lower.tolist(),
-        "upper": upper.tolist(),
+        "lower": lower,
+        "upper": upper,
+        "reason": reason,
         "all": (share - (1 - share) * odds).tolist(),
     }

@@ -184,12 +184,12 @@ def _expit(value: float) -> float:
     return 1 / (1 + math.exp(-value))
 
 
-def wilson_interval(hits: float, count: int, level: float = 0.95) -> tuple[float, float]:
+def wilson_interval(hits: float, count: float, level: float = 0.95) -> tuple[float, float]:
     """Return the interval of a share of independent cases (Wilson, JASA 1927).
 
     Args:
         hits: cases that have it, from 0 to `count`; need not be whole (ties).
-        count: cases, at least 1.
+        count: cases, at least 1, likewise.
         level: intended coverage, in (0, 1).
     """
     share, z = hits / count, NormalDist().inv_cdf((1 + level) / 2)

@@ -9,21 +9,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from attnvgg.evaluation.calibration import as_columns
+from attnvgg.evaluation.bootstrap import LEVEL, share_of
+from attnvgg.evaluation.calibration import calibration_figure
 from attnvgg.evaluation.intervals import auc_interval
 from attnvgg.evaluation.ranking import Ranking
-from attnvgg.evaluation.replicates import (
-    LEVEL,
-    Figures,
-    Resampling,
-    share_of,
-    undefined,
-    with_intervals,
-)
+from attnvgg.evaluation.replicates import Figures, Resampling, undefined, with_intervals
 
 Values = NDArray[np.float64]
 
 AVERAGED = ("auc", "average_precision", "partial_auc")
+RESAMPLED = ("average_precision", "partial_auc", "brier")  # of two classes; AUC has its own way
+CALIBRATION = ("brier", "ece", "top_label_ece")
 ONE_CLASS = "all cases are of one class"
 WHY = {
     "sensitivity": "there is no positive case",
@@ -71,6 +67,11 @@ class Judged:
         """Return the replicates of these cases."""
         return Resampling(self.table["group"], self.labels)
 
+    def top_label(self) -> tuple[NDArray[np.int64], Values]:
+        """Return whether the most probable class is right, and its probability, (n,) each."""
+        right = self.probabilities.argmax(axis=1) == self.labels
+        return right.astype(np.int64), self.probabilities.max(axis=1).clip(0, 1)
+
     def among(self, rows: NDArray[np.bool_]) -> Judged:
         """Return some of the cases."""
         return Judged(self.table[rows], self.probabilities[rows], self.threshold)
@@ -89,11 +90,39 @@ def judge_cases(cases: Judged) -> dict[str, Any]:
 
 
 def figures_of(cases: Judged) -> Figures:
-    """Return the function from weights to all figures, those of `judge_cases`."""
+    """Return the function from weights to all figures that are resampled.
+
+    Those of `judge_cases` but for calibration errors and the AUC of two classes.
+    """
     if cases.threshold is None:
         return _many_figures(cases)
     ranking, threshold = Ranking(cases.labels, cases.scores), cases.threshold
-    return lambda weights: ranking.figures(weights, threshold)
+    return lambda weights: ranking.figures(weights, threshold, RESAMPLED)
+
+
+def calibration_of(cases: Judged) -> dict[str, Any]:
+    """Return the Brier score and the calibration error, the figures that scaling changes."""
+    errors = _squares(cases)
+    found = with_intervals(
+        lambda weights: {"brier": weights @ errors / weights.sum(axis=1)}, cases.resampling()
+    )
+    return {**found, **_calibration_error(cases)}
+
+
+def _calibration_error(cases: Judged) -> dict[str, Any]:
+    groups = cases.table["group"]
+    if cases.threshold is not None:
+        return {"ece": calibration_figure(cases.labels, cases.scores, groups)}
+    return {"top_label_ece": calibration_figure(*cases.top_label(), groups)}
+
+
+def _squares(cases: Judged) -> Values:
+    """Return the squared distance of each case's probabilities from the truth, (n,)."""
+    if cases.threshold is not None:
+        return (cases.scores - cases.labels) ** 2
+    onehot = np.eye(cases.probabilities.shape[1])[cases.labels]
+    found: Values = ((cases.probabilities - onehot) ** 2).sum(axis=1)
+    return found
 
 
 def rates_at(cases: Judged, threshold: float) -> dict[str, Any]:
@@ -118,7 +147,8 @@ def shares(
         "ppv": called,
         "npv": ~called,
     }
-    return {k: share_of(f, among[k], resampling) if k in among else f for k, f in found.items()}
+    codes = resampling.codes
+    return {k: share_of(f, codes[among[k]]) if k in among else f for k, f in found.items()}
 
 
 def auc_of(cases: Judged, labels: NDArray[Any], scores: Values) -> dict[str, Any]:
@@ -133,8 +163,8 @@ def _two(cases: Judged) -> dict[str, Any]:
     resampling = cases.resampling()
     found = with_intervals(figures_of(cases), resampling)
     found = shares(found, cases.labels, cases.scores >= (cases.threshold or 0), resampling)
-    found["auc"] = auc_of(cases, cases.labels, cases.scores)
-    return _explained(found, cases.has_both)
+    auc = {"auc": auc_of(cases, cases.labels, cases.scores)}
+    return _explained({**auc, **found, **_calibration_error(cases)}, cases.has_both)
 
 
 def _explained(found: dict[str, Any], has_both: bool) -> dict[str, Any]:
@@ -152,21 +182,24 @@ def _many(cases: Judged) -> dict[str, Any]:
     """Return figures over all classes, and of each class against the rest."""
     resampling, classes = cases.resampling(), cases.probabilities.shape[1]
     found = with_intervals(_many_figures(cases), resampling)
-    everyone = np.full(len(cases.labels), True)
     each: dict[str, Any] = {str(k): {} for k in range(classes)}
     whole = {}
     for name, figure in found.items():
-        figure = share_of(figure, everyone, resampling) if name == "accuracy" else figure
+        figure = share_of(figure, resampling.codes) if name == "accuracy" else figure
         short, _, k = name.rpartition(" ")
         if not k.isdigit():
             whole[name] = figure
             continue
         mine = cases.labels == int(k)
-        each[k][short] = share_of(figure, mine, resampling) if short == "sensitivity" else figure
+        own = resampling.codes[mine]
+        each[k][short] = share_of(figure, own) if short == "sensitivity" else figure
     for number, figures in enumerate(each.values()):
         members = (cases.labels == number).astype(int)
+        values = cases.probabilities[:, number].clip(0, 1)
         figures["n"] = int(members.sum())
-        figures["auc"] = auc_of(cases, members, cases.probabilities[:, number])
+        figures["auc"] = auc_of(cases, members, values)
+        figures["ece"] = calibration_figure(members, values, cases.table["group"])
+    whole |= _calibration_error(cases)
     return {"figures": _explained(whole, cases.has_both), "per_class": each}
 
 
@@ -175,12 +208,11 @@ def _many_figures(cases: Judged) -> Figures:
 
     The mean goes over the classes that occur among the cases; the weights are their shares.
     """
-    labels, values = cases.labels, as_columns(cases.probabilities)
+    labels, values = cases.labels, cases.probabilities
     rankings = [Ranking(labels == k, values[:, k].clip(0, 1)) for k in range(values.shape[1])]
     present = [k for k in range(len(rankings)) if (labels == k).any()]
     called = values.argmax(axis=1)
-    errors = ((values - np.eye(values.shape[1])[labels]) ** 2).sum(axis=1)
-    confidence = Ranking((called == labels).astype(int), values.max(axis=1).clip(0, 1))
+    errors = _squares(cases)
 
     def figures(weights: Values) -> dict[str, Values]:
         each = [ranking.figures(weights) for ranking in rankings]
@@ -197,7 +229,6 @@ def _many_figures(cases: Judged) -> Figures:
         found["balanced_accuracy"] = recalls.mean(axis=1)
         found["accuracy"] = weights @ (called == labels) / totals
         found["brier"] = weights @ errors / totals
-        found["top_label_ece"] = confidence.figures(weights)["ece"]
         for k, figures_k in enumerate(each):
             found |= {f"{name} {k}": value for name, value in figures_k.items()}
         return found | {f"sensitivity {k}": recalls[:, i] for i, k in enumerate(present)}

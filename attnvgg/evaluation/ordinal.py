@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -59,10 +57,7 @@ def kappa_interval(
     def figure(sums: Values) -> Values:
         return _kappas(sums.reshape(-1, classes, classes))
 
-    found = group_bootstrap(cells, truth > 0, figure, groups, level, resamples)
-    if found.lower == found.upper:  # all are right: resampling cannot tell how sure that is
-        return replace(found, lower=None, upper=None)
-    return found
+    return group_bootstrap(cells, truth > 0, figure, groups, level, resamples)
 
 
 def _kappas(matrices: Values) -> Values:

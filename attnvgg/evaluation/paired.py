@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtr
 
 from attnvgg.errors import InputError
+from attnvgg.evaluation.bootstrap import LEVEL
 from attnvgg.evaluation.intervals import component_spread, structural_components
 from attnvgg.evaluation.metrics import checked
-from attnvgg.evaluation.replicates import LEVEL, undefined
+from attnvgg.evaluation.replicates import undefined
 
 
 def auc_difference(

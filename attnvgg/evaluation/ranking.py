@@ -6,6 +6,8 @@ of the weights in the order of the scores. A weighting of ones gives the figures
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -16,6 +18,7 @@ Values = NDArray[np.float64]
 
 LOWEST_TPR = 0.8
 BINS = 15
+FIGURES = ("auc", "average_precision", "partial_auc", "brier")
 RATES = ("sensitivity", "specificity", "balanced_accuracy", "accuracy", "ppv", "npv")
 
 
@@ -39,29 +42,33 @@ class Ranking:
         self.positive = (classes == 1)[self.order]
         self.ends = np.append(np.flatnonzero(np.diff(self.scores)), len(values) - 1)  # of ties
 
-    def figures(self, weights: Values, threshold: float | None = None) -> dict[str, Values]:
-        """Return all figures, for each of R weightings.
+    def figures(
+        self,
+        weights: Values,
+        threshold: float | None = None,
+        names: Collection[str] = FIGURES,
+    ) -> dict[str, Values]:
+        """Return figures, for each of R weightings.
 
         Args:
             weights: whole numbers, of the cases in their first order, (R, n).
             threshold: of the decision; without one, `RATES` are left out.
+            names: those of `FIGURES` that are wanted.
 
         Returns:
-            `auc, average_precision, partial_auc, brier, ece` and `RATES`, (R,) each; NaN where
-            undefined.
+            They and `RATES`, (R,) each; NaN where undefined.
         """
         ordered = weights[:, self.order]
         hits, alarms = self._curves(ordered)
-        called = hits + alarms
-        excess = self.scores - self.positive
+        totals, errors = hits[:, -1] + alarms[:, -1], (self.scores - self.positive) ** 2
+        ways: dict[str, Callable[[], Values]] = {
+            "auc": lambda: area(hits, alarms),
+            "average_precision": lambda: average_precision_of(hits, alarms),
+            "partial_auc": lambda: partial_area(hits, alarms),
+            "brier": lambda: ordered @ errors / totals,
+        }
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = {
-                "auc": area(hits, alarms),
-                "average_precision": average_precision_of(hits, alarms),
-                "partial_auc": partial_area(hits, alarms),
-                "brier": ordered @ excess**2 / called[:, -1],
-                "ece": calibration_error(called, self._cumulative(ordered * excess)),
-            }
+            found = {name: way() for name, way in ways.items() if name in names}
         return found if threshold is None else found | self._rates(hits, alarms, threshold)
 
     def rates(self, weights: Values, threshold: float) -> dict[str, Values]:
@@ -81,6 +88,38 @@ class Ranking:
         hits, alarms = self.curves(weights)
         places = self._places(thresholds)
         return hits[:, places], alarms[:, places]
+
+    def calibration_error(self, positive: NDArray[np.bool_] | None = None) -> Values:
+        """Return the expected calibration error over bins of equal count, (R,).
+
+        The mean over the bins of |mean probability - share of positives|.
+
+        Args:
+            positive: labels to judge by instead of those of the cases, in the order of the scores,
+                (R, n).
+        """
+        labels = self.positive[None] if positive is None else positive
+        excess = np.diff(self.in_bins(self.scores - labels, BINS))
+        found: Values = np.abs(excess).sum(axis=1) / len(self.order)
+        return found
+
+    def in_bins(self, values: Values, bins: int) -> Values:
+        """Return the cumulative sums of values at the edges of bins of equal count, (R, bins + 1).
+
+        A tie is spread evenly over the bins that it lies in, so nothing depends on the order of
+        equal scores.
+
+        Args:
+            values: in the order of the scores, (R, n).
+            bins: their number.
+        """
+        called, sums = np.append(0, self.ends + 1), self._cumulative(values)
+        edges = np.linspace(0, len(self.order), bins + 1)
+        after = np.searchsorted(called, edges[1:])
+        share = (edges[1:] - called[after - 1]) / (called[after] - called[after - 1])
+        found = np.zeros((len(values), bins + 1))
+        found[:, 1:] = sums[:, after - 1] * (1 - share) + sums[:, after] * share
+        return found
 
     def curves(self, weights: Values) -> tuple[Values, Values]:
         """Return true and false positives when more and more is called positive, (R, E + 1).
@@ -155,22 +194,4 @@ def average_precision_of(hits: Values, alarms: Values) -> Values:
     precision = hits[:, 1:] / np.maximum(hits[:, 1:] + alarms[:, 1:], 1)
     gained = np.einsum("re,re->r", np.diff(hits), precision)
     found: Values = np.where(alarms[:, -1] > 0, gained / hits[:, -1], np.nan)
-    return found
-
-
-def calibration_error(called: Values, excess: Values, bins: int = BINS) -> Values:
-    """Return the expected calibration error over bins of equal count, (R,).
-
-    The mean over the bins of |mean probability - share of positives|. A tie is spread evenly over
-    the bins that it lies in, so the figure does not depend on the order of equal scores.
-
-    Args:
-        called: cases with a score at least this high, (R, E + 1).
-        excess: sum over them of probability - label, (R, E + 1).
-        bins: their number.
-    """
-    found = np.empty(len(called))
-    for row, (count, sums) in enumerate(zip(called, excess, strict=True)):
-        edges = np.interp(np.linspace(0, count[-1], bins + 1), count, sums)
-        found[row] = np.abs(np.diff(edges)).sum() / count[-1]
     return found

@@ -27,6 +27,10 @@ from attnvgg.evaluation.predictions import Probabilities, checked_predictions
 
 SENSITIVITY = 0.90
 LEVEL = 0.95
+SHARED = (
+    "Patients or groups that are both in validation and in test: {}. What was chosen on "
+    "validation, such as the threshold, was chosen on patients that it is judged on."
+)
 OPTIMISTIC = "There is no test set: the model was selected on the cases that it is judged on."
 
 
@@ -38,8 +42,9 @@ def evaluate_predictions(frame: pd.DataFrame, threshold: float | None = None) ->
         threshold: locked before, in [0, 1]; else chosen on validation (two classes).
 
     Returns:
-        A dict for JSON: `classes`, `judged_on`, `optimistic`, `threshold` and, for each split
-        present, its figures. What is undefined is None.
+        A dict for JSON: `classes`, `judged_on`, `optimistic` (there is no test set), `note` (why
+        figures flatter, if they do), `threshold` and, for each split present, its figures. What is
+        undefined is None.
 
     Raises:
         InputError: the table is not one of predictions, or has no cases to choose or judge on.
@@ -61,6 +66,8 @@ def evaluate_predictions(frame: pd.DataFrame, threshold: float | None = None) ->
         "note": None if "test" in sets else OPTIMISTIC,
         "threshold": rule,
     }
+    if shared := _shared(sets):
+        report["note"] = SHARED.format(shared)
     for split, (cases, values) in sets.items():
         report[split] = (
             _two_classes(cases, values[:, -1], rule["value"])
@@ -68,6 +75,12 @@ def evaluate_predictions(frame: pd.DataFrame, threshold: float | None = None) ->
             else _many_classes(cases, values)
         )
     return report
+
+
+def _shared(sets: dict[str, tuple[pd.DataFrame, Probabilities]]) -> int:
+    """Return how many groups are in validation and in test."""
+    first, *others = (set(cases["group"].dropna()) for cases, _ in sets.values())
+    return len(first.intersection(*others)) if others else 0
 
 
 def summary(metrics: dict[str, Any]) -> str:
@@ -92,7 +105,7 @@ def summary(metrics: dict[str, Any]) -> str:
     if many:
         lines[-1] = f"{lines[-1][:-1]} ({majority(figures)})."
         lines.append(f"Quadratic weighted kappa of grades: {_percentiles(figures)}.")
-    if metrics["optimistic"]:
+    if metrics["note"]:
         lines.append(f"OPTIMISTIC. {metrics['note']}")
     return "\n".join(lines)
 

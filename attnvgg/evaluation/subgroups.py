@@ -13,7 +13,7 @@ from attnvgg.evaluation.judged import Judged, judge_cases
 UNKNOWN = "unknown"
 AGES = (0, 30, 45, 60, 75, np.inf)
 AGE_NAMES = ("under 30", "30 to 44", "45 to 59", "60 to 74", "75 and over")
-MOST = 20  # levels of a column; more are no subgroups but names
+MOST = 20  # levels of a column on their own; more are no subgroups but names
 
 
 def judge_subgroups(cases: Judged) -> dict[str, dict[str, Any]]:
@@ -23,8 +23,8 @@ def judge_subgroups(cases: Judged) -> dict[str, dict[str, Any]]:
         cases: with those of the columns that are known.
 
     Returns:
-        By column and level, see `judge_cases`; the largest level first (ages in their order). A
-        column without a known value is left out.
+        By column and level, see `judge_cases`; the largest level first (ages in their order),
+        those beyond `MOST` as one. A column without a known value is left out.
 
     Raises:
         InputError: ages that are no numbers of years, with their rows.
@@ -36,8 +36,12 @@ def judge_subgroups(cases: Judged) -> dict[str, dict[str, Any]]:
             names = [name for name in (*AGE_NAMES, UNKNOWN) if name in names]
         if names == [UNKNOWN]:
             continue
+        if len(names) > MOST:
+            rest = f"and {len(names) - MOST} smaller ones"
+            levels = levels.mask(levels.isin(names[MOST:]), rest)
+            names = [*names[:MOST], rest]
         found[column] = {
-            name: judge_cases(cases.among((levels == name).to_numpy())) for name in names[:MOST]
+            name: judge_cases(cases.among((levels == name).to_numpy())) for name in names
         }
     return found
 

@@ -58,7 +58,8 @@ class AttentionPrior(nn.Module):
             mask: in [0, 1], (B, 1, H, W); anything where there is none.
             has_mask: (B,), bool.
         """
-        mask = mask.float()
+        # What is no mask must not be reckoned with: a NaN in it would be one in every gradient.
+        mask = torch.where(has_mask[:, None, None, None], mask.float(), 0)
         used = has_mask & (mask.sum(dim=(1, 2, 3)) > 0)
         if self.background:
             mask = 1 - mask

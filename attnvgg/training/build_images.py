@@ -140,8 +140,8 @@ def _make_prior(config: TrainConfig, dataset: ImageDataset) -> AttentionPrior | 
     empty = sum(not dataset.load_mask(row).any() for row in rows)
     if len(rows) == empty:
         raise InputError(
-            f"--loss.prior {loss.prior} needs masks, but no image of the training set has one "
-            f"that is not empty ({len(rows)} of {len(dataset)} have a mask)."
+            f"--loss.prior {loss.prior} needs masks that mark something: of {len(dataset)} "
+            f"training images {len(rows)} have a mask, and {empty} of these are empty."
         )
     logger.info(
         "Attention prior (%s): %d of %d training images have a mask, %d of these an empty one, "

@@ -18,6 +18,7 @@ from attnvgg.cli.maps_sample import MapSample, read_sample
 from attnvgg.cli.maps_words import judgement, table
 from attnvgg.cli.train import main as train
 from attnvgg.data.manifest import read_manifest, write_manifest
+from attnvgg.evaluation import share_interval
 from attnvgg.training.run import RunFolder
 
 HERE = ["--device=cpu", "--threads=1"]
@@ -25,10 +26,20 @@ QUICK = ["--count=4", "--steps=2", "--draws=1", *HERE]
 
 
 @pytest.fixture(scope="module")
-def masked(trained, tmp_path_factory):
-    """A copy of the trained run, its manifest with a mask for all images but the first of test."""
+def unmasked(tmp_path_factory, csv_options, thin_vgg):
+    """A run of one epoch without masks; read only."""
+    out = tmp_path_factory.mktemp("unmasked")
+    assert train([*csv_options, "--epochs=1", f"--out={out}", "--name=run"]) == 0
+    for spare in out.rglob("*.pt"):
+        spare.unlink()
+    return out / "run"
+
+
+@pytest.fixture(scope="module")
+def masked(unmasked, tmp_path_factory):
+    """A copy of it, its manifest with a mask for all images but the first of test."""
     folder = tmp_path_factory.mktemp("masked") / "run"
-    shutil.copytree(trained, folder)
+    shutil.copytree(unmasked, folder)
     manifest = read_manifest(folder / "manifest.csv")
     mask = np.zeros((64, 64), np.uint8)
     cv2.circle(mask, (32, 32), 17, 255, cv2.FILLED)
@@ -134,9 +145,13 @@ def test_patients_are_resampled_whole(masked):
 def test_one_patient_has_no_interval_and_no_image_no_mean(masked):
     sample = read_some(masked)
     values = np.full(len(sample), np.nan)
-    assert sample.mean(values) == {"value": None, "lower": None, "upper": None, "count": 0}
+    empty = {"value": None, "lower": None, "upper": None, "count": 0}
+    assert sample.mean(values).items() >= empty.items()
+    assert sample.share(values).items() >= empty.items()
     values[0] = 0.25
-    assert sample.mean(values) == {"value": 0.25, "lower": None, "upper": None, "count": 1}
+    found = sample.mean(values)
+    assert found.items() >= {"value": 0.25, "lower": None, "upper": None, "count": 1}.items()
+    assert found["reason"]
 
 
 def test_a_share_of_all_is_not_certain(masked):
@@ -145,7 +160,8 @@ def test_a_share_of_all_is_not_certain(masked):
     assert found["value"] == found["upper"] == 1
     assert 0.3 < found["lower"] < 0.9
     values = np.arange(len(sample)) % 2
-    assert sample.share(values) == sample.mean(values)
+    expected = share_interval(values, sample.labels > 0, sample.codes)
+    assert sample.share(values) == {**expected, "count": len(sample)}
 
 
 def test_the_mask_as_a_map_has_a_jaccard_of_one(masked):
@@ -173,8 +189,8 @@ def test_the_same_seed_gives_the_same_files(masked, tmp_path):
     assert written[0] == written[1]
 
 
-def test_without_masks_the_rest_is_judged(trained, tmp_path, capsys):
-    shutil.copytree(trained, tmp_path / "run")
+def test_without_masks_the_rest_is_judged(unmasked, tmp_path, capsys):
+    shutil.copytree(unmasked, tmp_path / "run")
     assert audit([str(tmp_path / "run"), *QUICK]) == 0
     report = json.loads((tmp_path / "run" / "maps" / "maps.json").read_text())
     assert report["localisation"] is report["pasting"] is None
@@ -182,7 +198,7 @@ def test_without_masks_the_rest_is_judged(trained, tmp_path, capsys):
     assert capsys.readouterr().out.count("No image has a mask") == 2
 
 
-def test_a_model_without_attention_is_judged_by_grad_cam(csv_options, tmp_path):
+def test_a_model_without_attention_is_judged_by_grad_cam(csv_options, tmp_path, thin_vgg):
     options = [*csv_options, "--model.attention=false", "--epochs=1", f"--out={tmp_path}"]
     assert train([*options, "--name=plain"]) == 0
     assert audit([str(tmp_path / "plain"), *QUICK]) == 0

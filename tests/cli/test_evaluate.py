@@ -211,6 +211,23 @@ def test_synthetic_and_optimistic_are_said(run):
     assert "Synthetic." in page({**metrics, "synthetic": True}, {}, "a run")
 
 
+def test_patients_on_both_sides_and_one_positive_patient_are_told(table, capsys):
+    """A report is written also where nearly nothing has an interval."""
+    rows = pd.read_csv(table)
+    test = rows["split"] == "test"
+    rows.loc[test, "label"] = 0
+    rows.loc[rows.index[-3:], "label"] = 1
+    rows.loc[rows.index[test][0], "group"] = rows["group"][0]
+    rows.to_csv(table, index=False)
+    assert evaluate([str(table), "--prevalence=0.02"]) == 0
+    metrics, page = read_report(table.with_name("theirs_report"))
+    assert "both in validation and in test: 1." in page
+    assert "both in validation and in test: 1." in capsys.readouterr().out
+    assert metrics["decision_curve"]["lower"] is None
+    assert "by chance up to" in page
+    assert "training may have seen another share" in page
+
+
 def test_options_reach_the_report(table, tmp_path):
     options = ["--threshold=0.4", "--sensitivities=[0.7]", f"--out={tmp_path / 'here'}"]
     assert evaluate([str(table), *options]) == 0

@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from attnvgg import load_model
 from attnvgg.cli import image_member
+from attnvgg.cli.ensemble import spread_of
 from attnvgg.cli.evaluate import main as evaluate
 from attnvgg.cli.train import main
 from attnvgg.errors import InputError
@@ -22,7 +23,7 @@ def read_json(path):
 
 
 @pytest.fixture(scope="module")
-def run_several(tmp_path_factory, csv_options):
+def run_several(tmp_path_factory, csv_options, thin_vgg):
     """Return a function that trains several models and returns the folder of the run."""
 
     def run(*options):
@@ -89,6 +90,26 @@ def test_every_patient_is_tested_once(folds):
         tested = set(own[own["split"] == "test"]["image"])
         assert tested == set(table[table["fold"] == number]["image"])
         assert (own.groupby("group")["split"].nunique() == 1).all()
+
+
+def test_the_overlap_of_the_folds_is_that_of_their_manifests(folds):
+    """Validation and thinned negatives are not trained on: more than 1 / (k - 1)."""
+    ratios = []
+    for number in range(3):
+        counts = pd.read_csv(folds / f"fold-{number}" / "manifest.csv")["split"].value_counts()
+        ratios.append(counts["test"] / counts["train"])
+    found = read_json(folds / "summary.json")["test"]
+    assert np.mean(ratios) > 1 / 2
+    for figures in found.values():
+        expected = spread_of([{"a": value} for value in figures["values"]], np.mean(ratios))["a"]
+        for end in ("lower", "upper"):
+            assert figures[end] == pytest.approx(expected[end])
+
+
+def test_a_cross_validation_has_models_to_report(folds, tmp_path, capsys):
+    shutil.copytree(folds, tmp_path / "a")
+    assert evaluate([str(tmp_path / "a"), "--device=cpu", "--threads=1"]) == 0
+    assert "no predictions of its own: report its models" in capsys.readouterr().out
 
 
 def test_folds_are_summed_up_apart_and_pooled(folds):
@@ -169,7 +190,7 @@ def test_such_a_run_is_found_and_told_apart(seeds, folds):
     [
         (["--seeds=2", "--folds=2"], "not together"),
         (["--seeds=0"], "at least 1"),
-        (["--folds=11"], "Every class needs a group"),
+        (["--folds=11"], "is too many"),
     ],
 )
 def test_impossible_runs(options, message, csv_options, tmp_path, capsys):

@@ -13,7 +13,7 @@ from attnvgg.cli.evaluate import main as evaluate
 from attnvgg.cli.train_bags import main
 
 SIDE = 32
-BY_PATIENT = ("group bootstrap", "Wilson on groups")  # the latter where all are right
+BY_PATIENT = ("group bootstrap", "Wilson, of groups")  # the latter where all are right
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from attnvgg import load_model
+from attnvgg.cli import visualize
 from attnvgg.cli.evaluate import main as evaluate
 from attnvgg.cli.image_case import caption_of, make_case
 from attnvgg.cli.visualize import main as draw
@@ -63,6 +64,30 @@ def test_the_picture_says_so(trained, tmp_path):
     model = load_model(trained)
     assert caption_of(model) is None
     assert "8 views" in caption_of(with_views(model, 8))
+
+
+def test_the_threshold_is_that_of_as_many_views(trained, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    drawn = []
+    monkeypatch.setattr(
+        visualize,
+        "save_grid",
+        lambda *_, threshold, caption, **__: drawn.append((threshold, caption)),
+    )
+    words = [str(run), "--count=1", f"--output={tmp_path / 'a.png'}"]
+    assert draw([*words, "--views=8"]) == 0
+    own = load_model(run).config["threshold"]
+    assert drawn[-1][0] == own
+    assert "The threshold was chosen for one view." in drawn[-1][1]
+    assert evaluate([str(run), "--device=cpu", "--threads=1", "--views=8"]) == 0
+    judged = json.loads((run / "metrics.json").read_text())["threshold"]["value"]
+    assert judged != own
+    assert draw([*words, "--views=8"]) == 0
+    assert drawn[-1][0] == judged
+    assert "one view" not in drawn[-1][1]
+    assert draw(words) == 0
+    assert drawn[-1] == (own, None)
 
 
 def test_other_numbers_of_views(trained, capsys):

@@ -130,23 +130,26 @@ def test_a_mix_of_tiles_is_refused_by_name(tmp_path):
     """The same encoder, but tiles of another size on the slide."""
     for number in range(3):
         path = tmp_path / f"{number}.h5"
-        write_features(path, FEATURES, COORDS, ATTRIBUTES | {"mpp": 1.0 if number == 2 else 0.5})
+        said = ATTRIBUTES | {"name": str(number), "mpp": 1.0 if number == 2 else 0.5}
+        write_features(path, FEATURES, COORDS, said)
     paths = sorted(map(str, tmp_path.glob("*.h5")))
     with pytest.raises(InputError) as caught:
         prepare_bags(FeatureBags(pd.DataFrame({"image": paths, "label": 0})))
     (told,) = caught.value.offenders
     assert "2.h5" in told
-    assert "tiles of 256 px at 1.0 microns per pixel, most have" in told
+    assert "tiles of 256 px, 1.0 microns per pixel, most have" in told
 
 
 def test_a_mix_of_encoders_is_refused_by_name(tmp_path):
     for number in range(4):
-        write_trident(tmp_path / f"{number}.h5", "uni_v2" if number == 2 else "uni_v1")
+        (tmp_path / str(number)).mkdir()
+        path = tmp_path / str(number) / "slide.h5"
+        write_trident(path, "uni_v2" if number == 2 else "uni_v1")
     write_clam(tmp_path / "silent.h5")
-    paths = sorted(map(str, tmp_path.glob("*.h5")))
+    paths = sorted(map(str, tmp_path.rglob("*.h5")))
     with pytest.raises(InputError) as caught:
         prepare_bags(FeatureBags(pd.DataFrame({"image": paths, "label": 0})))
     (told,) = caught.value.offenders
-    assert told.startswith(f"{tmp_path}/2.h5: has features of the encoder 'uni_v2'")
-    alike = [path for path in paths if "2.h5" not in path]
+    assert told.startswith(f"{tmp_path}/2/slide.h5: has features of the encoder 'uni_v2'")
+    alike = [path for path in paths if "/2/" not in path]
     prepare_bags(FeatureBags(pd.DataFrame({"image": alike, "label": 0})))

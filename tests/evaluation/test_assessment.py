@@ -5,10 +5,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit, logit
+from scipy.stats import norm
 from sklearn import metrics as reference
 
 from attnvgg.errors import InputError
 from attnvgg.evaluation.assessment import Questions, assess
+from attnvgg.evaluation.intervals import wilson_interval
 from attnvgg.evaluation.metrics import choose_threshold, confusion
 from attnvgg.evaluation.report import evaluate_predictions
 from tests.evaluation.test_report import predictions
@@ -42,6 +45,7 @@ def test_figures_agree_with_those_of_scikit_learn():
     expected = reference.average_precision_score(y, p)
     assert figures["average_precision"]["value"] == pytest.approx(expected, abs=1e-12)
     assert figures["brier"]["value"] == pytest.approx(reference.brier_score_loss(y, p), abs=1e-12)
+    assert "by chance up to" in figures.pop("ece")["reason"]
     for figure in figures.values():
         assert figure["lower"] < figure["value"] < figure["upper"]
 
@@ -84,9 +88,78 @@ def test_a_stated_prevalence_lowers_the_ppv():
     hits, alarms = 0.02 * sensitivity, 0.98 * (1 - specificity)
     assert values["ppv"]["value"] == pytest.approx(hits / (hits + alarms))
     assert values["ppv"]["lower"] < values["ppv"]["value"] < values["ppv"]["upper"]
+    assert values["ppv"]["method"] == "group bootstrap"
     assert values["learned"] == 0.5
-    assert (found.corrected <= found.calibrated[:, 0]).all()
     assert found.content["decision_curve"]["prevalence"] == 0.02
+
+
+def posteriors(split, count, share, trained=0.46):
+    """Cases of N(0, 1) and N(1.8, 1), at their quantiles, with exact posteriors of another share.
+
+    Returns:
+        The table, and the logarithm of the ratio of the densities.
+    """
+    sick = round(count * share)
+    values = [norm.ppf((np.arange(n) + 0.5) / n) for n in (count - sick, sick)]
+    ratio = 1.8 * np.append(values[0], values[1] + 1.8) - 1.8**2 / 2
+    names = [f"{split}{row}" for row in range(count)]
+    labels = np.arange(count) >= count - sick
+    table = {"image": names, "label": labels.astype(int), "group": names, "split": split}
+    return pd.DataFrame(table | {"probability": expit(ratio + logit(trained))}), ratio
+
+
+def test_another_prevalence_in_training_is_repaired():
+    """Trained at 46 %, validation has 8 %, test 20 %: asked for 2 %, the posteriors are exact."""
+    (val, _), (test, ratio) = posteriors("val", 10000, 0.08), posteriors("test", 1000, 0.2)
+    found = assess(pd.concat([val, test]), Questions(prevalence=0.02))
+    exact = expit(ratio + logit(0.02))
+    np.testing.assert_allclose(found.corrected, exact, atol=0.01)
+    assert found.content["prevalence"]["learned"] == val["label"].mean()
+    curve, sick = found.content["decision_curve"], test["label"].to_numpy() == 1
+    for threshold in (0.05, 0.1, 0.2):
+        called = exact >= threshold
+        alarms = 0.98 * called[~sick].mean() * threshold / (1 - threshold)
+        expected = 0.02 * called[sick].mean() - alarms
+        place = np.argmin(np.abs(np.subtract(curve["thresholds"], threshold)))
+        assert curve["model"][place] == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.parametrize("alarms", [0, 1])
+def test_predictive_values_where_all_are_found_are_not_certain(alarms):
+    """6 of 6 positives found, 20 or 19 of 20 negatives right: the PPV at 2 % may still be low."""
+    val = predictions(count=100).assign(split="val")
+    called = np.repeat([0.01, 0.99], [20 - alarms, 6 + alarms])
+    test = predictions(count=26).assign(
+        image=np.arange(26).astype(str), group=np.arange(26), split="test",
+        label=np.arange(26) // 20, probability=called,
+    )  # fmt: skip
+    found = assess(pd.concat([val, test]), Questions(prevalence=0.02)).content["prevalence"]
+    limits = zip(wilson_interval(6, 6), wilson_interval(20 - alarms, 20), strict=True)
+    for end, (sensitivity, specificity) in zip(("lower", "upper"), limits, strict=True):
+        hits, wrong = 0.02 * sensitivity, 0.98 * (1 - specificity)
+        misses, quiet = 0.02 * (1 - sensitivity), 0.98 * specificity
+        assert found["ppv"][end] == pytest.approx(hits / (hits + wrong))
+        assert found["npv"][end] == pytest.approx(quiet / (quiet + misses))
+    assert found["npv"]["value"] == 1
+
+
+def test_no_interval_is_a_point():
+    """One positive patient with 3 images, two of them found."""
+    val = predictions(count=100).assign(split="val")
+    test = predictions(count=33).assign(
+        image=np.arange(33).astype(str), group=np.minimum(np.arange(33), 30), split="test",
+        label=np.arange(33) // 30, probability=np.append(np.linspace(0, 0.6, 30), [0.9, 0.8, 0.1]),
+    )  # fmt: skip
+    found = assess(pd.concat([val, test]), Questions(prevalence=0.02)).content
+    figures = found["figures"]
+    sensitivity = figures["sensitivity"]
+    assert (sensitivity["lower"], sensitivity["upper"]) == wilson_interval(2 / 3, 1)
+    for name in ("auc", "average_precision", "partial_auc", "balanced_accuracy"):
+        assert figures[name]["lower"] is None
+        assert figures[name]["reason"]
+    assert found["prevalence"]["ppv"]["lower"] < 0.03
+    assert found["decision_curve"]["lower"] is None
+    json.dumps(found, allow_nan=False)
 
 
 def test_two_columns_are_class_1():
@@ -112,9 +185,12 @@ def test_classes_are_averaged_plainly_and_by_their_share():
     assert figures["brier"]["value"] == pytest.approx(((p - onehot) ** 2).sum(1).mean())
     expected = reference.balanced_accuracy_score(y, p.argmax(1))
     assert figures["balanced_accuracy"]["value"] == pytest.approx(expected)
+    confidence = reference.accuracy_score(y, p.argmax(1)), p.max(1).mean()
+    assert figures.pop("top_label_ece")["value"] >= abs(np.subtract(*confidence))
     assert all(f["lower"] < f["value"] < f["upper"] for f in figures.values())
     each = found["per_class"]["2"]
-    assert each["ece"]["lower"] <= each["ece"]["value"]
+    assert each["ece"]["value"] > 0
+    assert 0 < each["ece"]["chance"] < 0.3
     assert each["partial_auc"]["lower"] < each["partial_auc"]["value"]
     assert (found["operating_points"], found["decision_curve"]) == (None, None)
 
@@ -146,6 +222,9 @@ def test_against_another_model(classes):
         difference = found["against"]["differences"][name]
         expected = figure["value"] - alone["figures"][name]["value"]
         assert difference["value"] == pytest.approx(expected, abs=1e-12)
+        if name.endswith("ece"):
+            assert difference["lower"] is None
+            continue
         assert difference["lower"] < difference["value"] < difference["upper"]
         assert found["against"]["figures"][name] == alone["figures"][name]
 
@@ -164,10 +243,13 @@ def test_without_validation_a_threshold_is_needed_and_calibration_is_left_out():
     test = part(predictions())
     with pytest.raises(InputError, match="no validation rows"):
         assess(test)
-    found = assess(test, Questions(threshold=0.4, prevalence=0.1)).content
+    found = assess(test, Questions(threshold=0.4)).content
     assert found["operating_points"] is None
     assert "no validation rows" in found["calibration"]["reason"]
-    assert found["prevalence"]["learned_on"] == "the judged cases"
+    one_sided = predictions().query("split == 'test' or label == 0")
+    for table in (test, one_sided):
+        with pytest.raises(InputError, match="needs validation cases of both classes"):
+            assess(table, Questions(threshold=0.4, prevalence=0.1))
 
 
 @pytest.mark.parametrize(

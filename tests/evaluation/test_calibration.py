@@ -10,12 +10,15 @@ from sklearn.metrics import log_loss as reference_log_loss
 
 from attnvgg.evaluation.calibration import (
     at_prevalence,
+    calibration_figure,
+    fit_sigmoid,
     fit_temperature,
     log_loss,
     predictive_values,
     read_logits,
     reliability,
 )
+from attnvgg.evaluation.ranking import Ranking
 
 
 def binary(count=4000, temperature=2.5, seed=0):
@@ -96,6 +99,66 @@ def test_reliability_is_that_of_scikit_learn():
     assert (np.subtract(found["upper"], found["share"]) > -1e-12).all()
     assert (np.subtract(found["share"], found["lower"]) > -1e-12).all()
     assert (np.subtract(found["upper"], found["lower"]) > 0.1).all()
+
+
+def test_the_points_are_those_of_the_calibration_error_whatever_the_order_of_ties():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 5, 83) / 5
+    labels = (rng.random(83) < 0.4).astype(int)
+    order = np.argsort(labels, kind="stable")
+    found, other = reliability(labels, scores), reliability(labels[order], scores[order])
+    for name, values in found.items():
+        assert other[name] == pytest.approx(values, abs=1e-12)
+    apart = np.abs(np.subtract(found["probability"], found["share"])).mean()
+    assert Ranking(labels, scores).calibration_error()[0] == pytest.approx(apart, abs=1e-12)
+
+
+def test_chance_alone_explains_the_error_of_a_calibrated_model(monkeypatch):
+    """In 95 of 100 sets of cases no more than said; hardly ever of a model too sure of itself."""
+    monkeypatch.setattr("attnvgg.evaluation.calibration.RESAMPLES", 200)
+    below = {1.0: 0, 2.0: 0}
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(-1, 1.2, 200)
+        labels = (rng.random(200) < expit(logits)).astype(int)
+        for slope in below:
+            found = calibration_figure(labels, expit(slope * logits), np.arange(200))
+            below[slope] += found["value"] <= found["chance"]
+            assert (found["lower"], found["upper"]) == (None, None)
+            assert found["reason"] == f"by chance up to {found['chance']:.3f}"
+    assert 89 <= below[1.0] <= 99
+    assert below[2.0] < 60
+
+
+def test_patients_of_one_label_are_drawn_whole():
+    labels = np.repeat([0, 1, 0, 1, 0, 1, 0, 1, 0, 1], 20)
+    scores = np.full(200, 0.5)
+    groups = np.repeat(np.arange(10), 20)
+    whole = calibration_figure(labels, scores, groups)
+    apart = calibration_figure(labels, scores, np.arange(200))
+    assert whole["chance"] > 2 * apart["chance"]
+    mixed = calibration_figure(np.tile([0, 1], 100), scores, groups)
+    assert mixed["chance"] == apart["chance"]
+    assert "independent" in mixed["reason"]
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1, 0), (0.4, 2.5), (3, -4)])
+def test_slope_and_intercept_are_those_of_a_regression(slope, intercept):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, 20000)
+    labels = (rng.random(20000) < expit(slope * logits + intercept)).astype(int)
+    reference = LogisticRegression(C=np.inf, tol=1e-10).fit(logits[:, None], labels)
+    expected = [reference.coef_[0, 0], reference.intercept_[0]]
+    assert fit_sigmoid(labels, logits) == pytest.approx(expected, abs=0.02)
+    assert fit_sigmoid(labels, logits) == pytest.approx([slope, intercept], abs=0.15)
+
+
+def test_a_sigmoid_of_separated_or_reversed_classes_is_finite():
+    labels, logits = np.arange(20) < 10, np.linspace(3, -3, 20)
+    slope, intercept = fit_sigmoid(labels, logits)
+    assert 0 < slope < 10
+    assert intercept == pytest.approx(0, abs=1e-4)
+    assert fit_sigmoid(~labels, logits) == pytest.approx((0, 0), abs=1e-6)
 
 
 def test_prevalence_is_corrected_by_bayes_rule():

@@ -29,6 +29,27 @@ def test_net_benefit_is_its_definition(cases):
         assert found["lower"][number] <= expected <= found["upper"][number]
 
 
+def test_sets_of_one_class_leave_no_nan():
+    """All negative cases are of one patient, who is missing in a third of the sets."""
+    labels = np.array([1, 1, 1, 1, 1, 1, 1, 0, 0])
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.8, 0.9, 0.95, 0.2, 0.3])
+    groups = list("abcdefggg")
+    found = decision_curve(Ranking(labels, scores), Resampling(groups, labels))
+    assert (found["lower"], found["upper"]) == (None, None)
+    assert "one class only" in found["reason"]
+    assert np.isfinite(found["model"]).all()
+
+
+def test_few_sets_of_one_class_are_dropped():
+    labels = np.append(np.arange(12) < 6, [True, False])
+    groups = np.append(np.arange(12) // 2 * 2 % 8, [0, 2])
+    scores = np.random.default_rng(0).random(14)
+    resampling = Resampling(groups, labels)
+    found = decision_curve(Ranking(labels, scores), resampling)
+    assert found["reason"] is None
+    assert np.isfinite([found["lower"], found["upper"]]).all()
+
+
 def test_another_prevalence_weighs_the_cases(cases):
     """As if each negative case were there nine times as often as now."""
     labels, scores, resampling = cases

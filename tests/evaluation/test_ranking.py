@@ -6,7 +6,7 @@ from sklearn import metrics as reference
 
 from attnvgg.errors import InputError
 from attnvgg.evaluation.metrics import confusion
-from attnvgg.evaluation.ranking import LOWEST_TPR, RATES, Ranking, calibration_error
+from attnvgg.evaluation.ranking import LOWEST_TPR, RATES, Ranking
 
 
 def draw(count, decimals, seed):
@@ -95,7 +95,7 @@ def test_calibration_error_is_that_of_equal_bins():
     order = np.argsort(scores)
     parts = np.array_split(order, 15)
     expected = np.mean([abs(scores[part].mean() - labels[part].mean()) for part in parts])
-    found = Ranking(labels, scores).figures(np.ones((1, 150)))["ece"][0]
+    found = Ranking(labels, scores).calibration_error()
     assert found == pytest.approx(expected, abs=1e-12)
 
 
@@ -103,15 +103,24 @@ def test_calibration_error_does_not_depend_on_the_order_of_ties():
     labels, scores, _ = draw(97, 1, 7)
     turned = np.random.default_rng(0).permutation(97)
     found = [
-        Ranking(labels[rows], scores[rows]).figures(np.ones((1, 97)))["ece"][0]
-        for rows in (np.arange(97), turned)
+        Ranking(labels[rows], scores[rows]).calibration_error() for rows in (np.arange(97), turned)
     ]
     assert found[0] == pytest.approx(found[1], abs=1e-12)
 
 
 def test_calibration_error_of_one_probability():
-    called, excess = np.array([[0.0, 10]]), np.array([[0, 10 * 0.3 - 1]])
-    assert calibration_error(called, excess) == pytest.approx([0.2])
+    ranking = Ranking(np.arange(10) == 4, np.full(10, 0.3))
+    assert ranking.calibration_error() == pytest.approx([0.2])
+    drawn = np.stack([np.arange(10) < 4, np.arange(10) % 2 == 0])
+    assert ranking.calibration_error(drawn) == pytest.approx([0.1, 0.2])
+
+
+def test_only_the_figures_that_are_wanted_are_computed():
+    labels, scores, weights = draw(30, 3, 8)
+    ranking = Ranking(labels, scores)
+    found = ranking.figures(weights[None], names=("brier",))
+    assert list(found) == ["brier"]
+    np.testing.assert_array_equal(found["brier"], ranking.figures(weights[None])["brier"])
 
 
 def test_one_class_leaves_ranking_undefined():

@@ -2,16 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
 from attnvgg.evaluation.ranking import Ranking
-from attnvgg.evaluation.replicates import (
-    Resampling,
-    percentiles,
-    replicates,
-    share_of,
-    with_intervals,
-)
+from attnvgg.evaluation.replicates import Resampling, replicates, with_intervals
 
 
 def patients(count=40, per=5, seed=0):
@@ -89,39 +82,26 @@ def test_it_covers():
     assert 0.88 <= held / 150 <= 0.99
 
 
-def test_noise_that_makes_a_calibration_error_larger_is_taken_off():
-    """Perfectly calibrated: plain percentiles lie above the figure, these around it."""
-    rng = np.random.default_rng(0)
-    scores = rng.random(300)
-    labels = (rng.random(300) < scores).astype(int)
-    ranking, resampling = Ranking(labels, scores), Resampling(np.arange(300), labels)
-    drawn = replicates(ranking.figures, resampling)["ece"]
-    found = with_intervals(ranking.figures, resampling)["ece"]
-    assert np.quantile(drawn, 0.3) > found["value"]
-    assert 0 <= found["lower"] < found["value"] < found["upper"]
-    assert "bias" in found["method"]
+def test_a_group_that_is_alone_in_its_stratum_is_not_certain():
+    """One positive patient with 3 images: without her the figures of a class are undefined."""
+    labels = np.append(np.zeros(30, int), [1, 1, 1])
+    groups = np.append(np.arange(30), [30, 30, 30])
+    resampling = Resampling(groups, labels)
+    drawn = np.concatenate(list(resampling.weights()))
+    assert (drawn[:, 30] == 0).mean() == pytest.approx(1 / np.e, abs=0.05)
+    scores = np.random.default_rng(0).random(33)
+    found = with_intervals(lambda w: Ranking(labels, scores).figures(w, 0.5), resampling)
+    for name in ("average_precision", "partial_auc", "balanced_accuracy", "sensitivity"):
+        assert found[name]["value"] is not None
+        assert (found[name]["lower"], found[name]["method"]) == (None, None)
+        assert "of the resampled sets" in found[name]["reason"]
+    assert found["brier"]["lower"] < found["brier"]["value"] < found["brier"]["upper"]
 
 
-def test_undefined_figures_say_why():
-    assert percentiles(np.nan, np.ones(10))["value"] is None
-    half = np.where(np.arange(10) < 5, np.nan, 0.5)
-    found = percentiles(0.5, half)
-    assert (found["value"], found["lower"]) == (0.5, None)
-    assert "50%" in found["reason"]
-
-
-def test_shares_of_single_cases_are_wilsons():
-    hits = np.arange(40) < 33
-    resampling = Resampling(np.arange(40), hits)
-    found = share_of(percentiles(33 / 40, np.full(9, 33 / 40)), np.full(40, True), resampling)
-    expected = binomtest(33, 40).proportion_ci(method="wilson")
-    assert (found["lower"], found["upper"]) == pytest.approx((expected.low, expected.high))
-
-
-def test_a_share_of_one_counts_groups():
-    """All hit, in 10 patients with 4 images each: no more sure than 10 of 10."""
-    groups = np.repeat(np.arange(10), 4)
-    resampling = Resampling(groups, np.ones(40, int))
-    found = share_of(percentiles(1.0, np.ones(9)), np.full(40, True), resampling)
-    expected = binomtest(10, 10).proportion_ci(method="wilson")
-    assert (found["lower"], found["upper"]) == pytest.approx((expected.low, 1))
+def test_a_perfect_ranking_is_not_certain():
+    labels = np.arange(26) < 6
+    ranking, resampling = Ranking(labels, labels * 0.5 + 0.2), Resampling(np.arange(26), labels)
+    found = with_intervals(ranking.figures, resampling)
+    for name in ("average_precision", "partial_auc"):
+        assert (found[name]["lower"], found[name]["upper"]) == (None, None)
+        assert "same in all" in found[name]["reason"]

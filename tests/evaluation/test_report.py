@@ -48,6 +48,18 @@ def test_threshold_is_chosen_on_validation_and_judged_on_test():
     assert (found["judged_on"], found["optimistic"]) == ("test", False)
 
 
+def test_patients_on_both_sides_are_told():
+    table = predictions()
+    assert evaluate_predictions(table)["note"] is None
+    table.loc[[60, 63, 66], "group"] = ["p1", "p2", None]
+    found = evaluate_predictions(table)
+    assert found["note"].startswith(
+        "Patients or groups that are both in validation and in test: 2."
+    )
+    assert found["note"] in summary(found)
+    assert not found["optimistic"]
+
+
 def test_figures_are_those_of_the_split():
     table = predictions()
     test = table[table["split"] == "test"]

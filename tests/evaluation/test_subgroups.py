@@ -61,6 +61,17 @@ def test_a_subgroup_of_one_class_says_why_it_has_no_auc(table):
     assert found["figures"]["specificity"]["value"] is not None
 
 
+def test_levels_beyond_the_largest_are_judged_as_one(table):
+    levels = np.append(
+        np.repeat([f"s{k}" for k in range(20)], 11), [f"t{k % 4}" for k in range(20)]
+    )
+    found = assess(table.assign(split="val", source=levels)).content["subgroups"]["source"]
+    assert len(found) == 21
+    rest = found["and 4 smaller ones"]
+    assert rest["n"] == 20
+    assert sum(level["n"] for level in found.values()) == 240
+
+
 @pytest.mark.parametrize("age", ["old", -3, 400])
 def test_ages_that_are_no_years_are_named(table, age):
     ages = table["age"].astype(object)

@@ -60,6 +60,19 @@ def test_images_without_a_mask_and_with_an_empty_one_ask_for_nothing():
     torch.testing.assert_close(total, sum(alone))
 
 
+@pytest.mark.parametrize("background", [False, True])
+def test_what_is_no_mask_may_be_anything(background):
+    attn1, attn2, mask, known = batch()
+    known[1], mask[1] = False, float("nan")
+    attn1.requires_grad_()
+    total, images = AttentionPrior(rescale=True, background=background)(attn1, attn2, mask, known)
+    total.backward()
+    assert images == 3
+    assert total.isfinite()
+    assert attn1.grad.isfinite().all()
+    assert not attn1.grad[1].any()
+
+
 def test_the_background_is_the_rest_of_the_mask():
     attn1, attn2, mask, known = batch()
     control = AttentionPrior(rescale=False, background=True)

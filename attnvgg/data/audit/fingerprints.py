@@ -10,6 +10,9 @@ coefficient (u, v) by (-1)^u or (-1)^v; a quarter turn also swaps u and v. Hence
 Each coefficient is multiplied by its frequency, as the derivative of the picture would be: all
 lesions are dark blobs on light skin, and differ in what is finer. Only the middle is looked at,
 since the round black edge of one dermatoscope is the same in all of its pictures.
+
+A fingerprint knows neither colour nor contrast, and of a plain lesion, without texture or hair, it
+knows little more than the outline. Hence pictures have a `look`, too.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from attnvgg.data.decoding import Pixels
 Prints = NDArray[np.float32]
 
 WHOLE, MIDDLE, KEPT = 46, 32, 16  # px of the picture and of its middle; frequencies of each axis
+COARSE = 12  # px of the whole picture where only its colour and contrast are asked about
 FLATTEST = 2.0  # grey levels of standard deviation: with less, noise is all there is to compare
 ORDER = 6  # keys are made of u + v up to this
 BATCH = 20_000  # pairs compared at a time
@@ -48,6 +52,15 @@ def fingerprint(picture: Pixels) -> Prints | None:
         return None
     values = np.asarray(cv2.dct(middle)[:KEPT, :KEPT]) * FREQUENCY
     return np.asarray(values / np.linalg.norm(values), np.float32)
+
+
+def look(picture: Pixels) -> Prints:
+    """Return mean and standard deviation of red, green and blue, in grey levels, (6,).
+
+    They are those of a coarse square, which is nearly the same in copies of any size and quality.
+    """
+    square = cv2.resize(picture, (COARSE, COARSE), interpolation=cv2.INTER_AREA)
+    return np.concatenate(cv2.meanStdDev(square)).ravel().astype(np.float32)
 
 
 def keys(prints: Prints) -> Prints:

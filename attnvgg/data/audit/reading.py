@@ -13,7 +13,7 @@ import cv2
 from tqdm import tqdm
 
 from attnvgg.data.audit.artefacts import find_artefacts
-from attnvgg.data.audit.fingerprints import Prints, fingerprint
+from attnvgg.data.audit.fingerprints import Prints, fingerprint, look
 from attnvgg.data.decoding import Pixels, read_image
 from attnvgg.data.images import use_one_thread
 from attnvgg.data.inspection import WAY_OUT, image_size
@@ -32,6 +32,8 @@ class Measured:
     """Digest of the picture as decoded for the audit, at 192 px or more a side."""
     fingerprint: Prints | None
     """See `fingerprints`; None for a picture without contrast."""
+    look: Prints
+    """Mean colour and contrast; see `fingerprints`."""
     height: int
     width: int
     colour: tuple[float, float, float]
@@ -76,8 +78,8 @@ def measure_image(path: str) -> Measured | str:
         return f"cannot be read: {error.strerror}"
     red, green, blue, _ = cv2.mean(picture)
     return Measured(
-        file, _digest(picture), fingerprint(picture), height, width, (red, green, blue),
-        find_artefacts(picture), refused,
+        file, _digest(picture), fingerprint(picture), look(picture), height, width,
+        (red, green, blue), find_artefacts(picture), refused,
     )  # fmt: skip
 
 

@@ -79,6 +79,7 @@ def _duplicates(cases: pd.DataFrame, measured: Sequence[Measured]) -> Report:
         [one.file for one in measured],
         [one.pixels for one in measured],
         [one.fingerprint for one in measured],
+        [one.look for one in measured],
     )
     flat = [row for row, one in enumerate(measured) if one.fingerprint is None]
     return {
@@ -106,6 +107,7 @@ def _limits() -> Report:
     """Return the limits by which something became a finding."""
     return {
         "similarity_of_near_duplicates": duplicates.ALIKE,
+        "grey_levels_between_near_duplicates": duplicates.LOOK[::3].tolist(),
         "p_value_after_holm": shortcuts.SIGNIFICANT,
         "kolmogorov_smirnov": shortcuts.LARGE_SHIFT,
         "odds_ratio": shortcuts.LARGE_ODDS,

@@ -119,7 +119,7 @@ def _odds(table: pd.DataFrame, sign: pd.Series[Any], positive: NDArray[np.bool_]
     if ratio is None:
         why = "no picture shows it" if not shown.any() else "every picture shows it"
         return row | {"odds_ratio": None, "undefined": why if len(set(shown)) < 2 else "one class"}
-    names = ("odds_ratio", "low", "high", "p_value")
+    names = ("odds_ratio", "low", "high", "p_value", "counted")
     return row | dict(zip(names, ratio, strict=True))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import ks_2samp, norm
 
 Z = float(norm.ppf(0.975))
+FEWEST = 5  # groups behind a number before it is trusted
 
 
 class OddsRatio(NamedTuple):
@@ -24,8 +25,10 @@ class OddsRatio(NamedTuple):
     low: float
     """Of the interval of 95 %."""
     high: float
-    p_value: float
-    """Of no association (Wald, two-sided)."""
+    p_value: float | None
+    """Of no association (two-sided); None if too few groups show the sign, or lack it."""
+    counted: str
+    """pictures, or groups."""
 
 
 def odds_ratio(
@@ -38,30 +41,58 @@ def odds_ratio(
         +(sign_i - p1) / (n1 p1 (1 - p1)) for positives, -(sign_i - p0) / (n0 p0 (1 - p0)) else
 
     (linearisation, with G / (G - 1)); with one picture a group this is Woolf's (1955) sum of the
-    reciprocals of the four counts. With an empty cell it is that sum, with half a picture added to
-    each cell (Haldane and Anscombe).
+    reciprocals of the four counts. Where fewer than `FEWEST` groups are behind one of these, a
+    single patient may make the ratio: then groups are counted; see `_of_groups`. Since one large
+    group may carry the rest, too, the p-value is at least that of the score test that is robust to
+    groups (Boos 1992): of 60 patients with 1 to 60 pictures, Wald's errs in 4 % at a level of 1 %.
 
     Args:
         sign: whether a picture shows it, (N,).
         positive: whether it is of the class asked about, (N,).
         groups: number of its group, from 0, (N,).
     """
-    counts = np.array([(sign == s) & (positive == p) for p in (1, 0) for s in (1, 0)]).sum(axis=1)
     if not (sign.any() and positive.any()) or sign.all() or positive.all():
         return None
-    cells = counts + (0.5 if counts.min() == 0 else 0.0)
-    variance = float((1 / cells).sum())
-    if counts.min() > 0:
-        rates = {side: sign[positive == side].mean() for side in (True, False)}
-        rate = np.where(positive, rates[True], rates[False])
-        size = np.where(positive, positive.sum(), -(~positive).sum())
-        influence = np.bincount(groups, (sign - rate) / (size * rate * (1 - rate)))
-        units = len(np.unique(groups))
-        if units > 1:
-            variance = max(float((influence**2).sum()) * units / (units - 1), 1e-12)
+    cells = [groups[(sign == s) & (positive == p)] for p in (True, False) for s in (True, False)]
+    if min(len(np.unique(cell)) for cell in cells) < FEWEST:
+        return _of_groups(sign, positive, groups)
+    rates = {side: sign[positive == side].mean() for side in (True, False)}
+    rate = np.where(positive, rates[True], rates[False])
+    size = np.where(positive, positive.sum(), -(~positive).sum())
+    influence = np.bincount(groups, (sign - rate) / (size * rate * (1 - rate)))
+    units = len(np.unique(groups))
+    variance = max(float((influence**2).sum()) * units / (units - 1), 1e-12)
+    found = _wald(np.array([len(cell) for cell in cells]), variance, "pictures")
+    score = np.bincount(groups, (sign - sign.mean()) * (positive - positive.mean()))
+    p_value = float(2 * norm.sf(abs(score.sum()) / np.sqrt((score**2).sum())))
+    return found._replace(p_value=max(p_value, found.p_value or 0.0))
+
+
+def _of_groups(
+    sign: NDArray[np.bool_], positive: NDArray[np.bool_], groups: NDArray[np.int64]
+) -> OddsRatio:
+    """Return the odds ratio of groups, with Woolf's interval.
+
+    A group counts once among the positives if it has any, once among the others if it has any, and
+    shows the sign there if one of those pictures does. Half a group is added to each cell if one is
+    empty (Haldane and Anscombe).
+    """
+    counts = []
+    for side in (True, False):
+        shown = len(np.unique(groups[sign & (positive == side)]))
+        counts += [shown, len(np.unique(groups[positive == side])) - shown]
+    cells = np.array(counts) + (0.5 if min(counts) == 0 else 0.0)
+    counted = "groups" if len(np.unique(groups)) < len(groups) else "pictures"
+    found = _wald(cells, float((1 / cells).sum()), counted)
+    fewest = min(len(np.unique(groups[sign == side])) for side in (True, False))
+    return found if fewest >= FEWEST else found._replace(p_value=None)
+
+
+def _wald(cells: NDArray[Any], variance: float, counted: str) -> OddsRatio:
+    """Return the odds ratio of four cells, given the variance of its logarithm."""
     log, error = float(np.log(cells[0] * cells[3] / (cells[1] * cells[2]))), np.sqrt(variance)
     estimate, low, high = np.exp([log, log - Z * error, log + Z * error]).tolist()
-    return OddsRatio(estimate, low, high, float(2 * norm.sf(abs(log) / error)))
+    return OddsRatio(estimate, low, high, float(2 * norm.sf(abs(log) / error)), counted)
 
 
 class Shift(NamedTuple):

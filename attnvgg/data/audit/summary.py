@@ -10,7 +10,9 @@ import pandas as pd
 SHOWN = 10  # of a list; the rest is in audit.json
 CLEAN = "Nothing found: no leak, no copies, no shortcut among those looked for."
 CAVEAT = (
-    "What was not looked for may still be there: crops, collages, other photographs of a lesion."
+    "What was not looked for may still be there: crops, collages, other photographs of a lesion, "
+    "copies made brighter, darker or of other colour or contrast. The limits of what is alike come "
+    "from drawn pictures: look at the pairs."
 )
 
 
@@ -75,7 +77,8 @@ def _artefacts(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _odds(row: dict[str, Any]) -> str:
     if row["odds_ratio"] is None:
         return f"undefined: {row['undefined']}"
-    return f"{row['odds_ratio']:.2f} ({row['low']:.2f}-{row['high']:.2f})"
+    ratio = f"{row['odds_ratio']:.2f} ({row['low']:.2f}-{row['high']:.2f})"
+    return f"{ratio} of groups" if row["counted"] == "groups" else ratio
 
 
 def _percent(share: float | None) -> str:

@@ -34,6 +34,11 @@ def held(picture, way):
     return np.ascontiguousarray(turned[:, ::-1] if way >= 4 else turned)
 
 
+def decoded(data):
+    """Return the pixels of a JPEG."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
 def changed(picture, number):
     """Return a copy: held otherwise, of another size, recompressed; all of it by its number."""
     side = (48, 64, 100, 57)[number % 4]

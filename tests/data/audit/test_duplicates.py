@@ -6,6 +6,9 @@ import pytest
 
 from attnvgg.data.audit import duplicates
 from attnvgg.data.audit.duplicates import RADIUS, Link, candidates, duplicate_sets, find_duplicates
+from attnvgg.data.audit.fingerprints import fingerprint, look, similarity
+from benchmarks.audit import plain_lesion
+from tests.data.audit.conftest import changed, decoded
 
 
 def drawn(count, spread=1.0, seed=0):
@@ -14,6 +17,9 @@ def drawn(count, spread=1.0, seed=0):
     prints = rng.normal(size=(16, 16)) * (spread < 1) + spread * rng.normal(size=(count, 16, 16))
     prints[:, 0, 0] = 0
     return (prints / np.linalg.norm(prints, axis=(1, 2), keepdims=True)).astype(np.float32)
+
+
+SAME_LOOK = [np.zeros(6, np.float32)] * 50
 
 
 def test_candidates_are_those_that_a_look_at_all_pairs_finds():
@@ -43,7 +49,9 @@ def test_a_copy_is_found_in_a_crowd():
 def test_each_kind_of_copy_is_called_by_its_name():
     prints = [*drawn(5), None]
     prints[4] = prints[0]
-    search = find_duplicates(["a", "b", "a", "c", "d", "e"], ["p", "q", "p", "q", "r", "s"], prints)
+    search = find_duplicates(
+        ["a", "b", "a", "c", "d", "e"], ["p", "q", "p", "q", "r", "s"], prints, SAME_LOOK
+    )
     assert [link[:3] for link in search.links] == [
         (0, 2, "bytes"),
         (1, 3, "pixels"),
@@ -52,8 +60,30 @@ def test_each_kind_of_copy_is_called_by_its_name():
     assert search.links[2].similarity == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("place", "apart"), [(1, 5), (4, 3)])
+def test_what_differs_in_colour_or_contrast_is_no_copy(place, apart):
+    prints, looks = np.repeat(drawn(1), 2, axis=0), np.zeros((2, 6), np.float32)
+    for difference, found in ((apart - 0.5, 1), (apart, 0)):
+        looks[1, place] = difference
+        assert len(find_duplicates(["a", "b"], ["p", "q"], list(prints), list(looks))[0]) == found
+
+
+def test_different_plain_lesions_are_no_copies_of_one_another():
+    """Soft ellipses on plain skin: the outline of some is the same, their colours are not."""
+    rng = np.random.default_rng(0)
+    pictures = [plain_lesion(rng, 64) for _ in range(400)]
+    pictures += [decoded(changed(pictures[row], row)) for row in range(20)]
+    names = [str(row) for row in range(420)]
+    prints, looks = ([read(one) for one in pictures] for read in (fingerprint, look))
+    pairs, _ = candidates(duplicates.keys(np.stack(prints)))
+    others = pairs[pairs[:, 1] < 400]
+    assert (similarity(np.stack(prints), others) >= duplicates.ALIKE).sum() > 5
+    found = find_duplicates(names, names, prints, looks).links
+    assert {link[:2] for link in found} == {(row, 400 + row) for row in range(20)}
+
+
 def test_many_equal_files_make_one_set_and_few_links():
-    search = find_duplicates(["a"] * 50, ["p"] * 50, list(drawn(50)))
+    search = find_duplicates(["a"] * 50, ["p"] * 50, list(drawn(50)), SAME_LOOK)
     assert len(search.links) == 49
     table = pd.DataFrame({"image": [f"{i}.jpg" for i in range(50)], "label": 0, "split": "train"})
     (found,) = duplicate_sets(search.links, table)
@@ -82,6 +112,6 @@ def test_sets_say_what_is_wrong_with_them_the_worst_first():
 
 
 def test_nothing_to_compare():
-    assert find_duplicates([], [], []) == ([], 0)
-    assert find_duplicates(["a"], ["p"], [None]) == ([], 0)
+    assert find_duplicates([], [], [], []) == ([], 0)
+    assert find_duplicates(["a"], ["p"], [None], SAME_LOOK) == ([], 0)
     assert duplicate_sets([], pd.DataFrame({"image": [], "label": []})) == []

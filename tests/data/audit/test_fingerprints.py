@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from attnvgg.data.audit.duplicates import ALIKE, RADIUS
-from attnvgg.data.audit.fingerprints import fingerprint, keys, similarity
-from tests.data.audit.conftest import changed, held
+from attnvgg.data.audit.duplicates import ALIKE, LOOK, RADIUS
+from attnvgg.data.audit.fingerprints import fingerprint, keys, look, similarity
+from tests.data.audit.conftest import changed, decoded, held
 
 PAIR = np.array([[0, 1]])
 
@@ -31,14 +31,13 @@ def test_only_these_eight(photos):
 
 def test_copies_are_within_the_limits_and_others_are_not(photos):
     originals = np.stack([fingerprint(photo) for photo in photos])
-    copies = []
-    for number, photo in enumerate(photos):
-        data = np.frombuffer(changed(photo, number), np.uint8)
-        copies.append(fingerprint(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)))
-    prints = np.concatenate([originals, copies])
+    copies = [decoded(changed(photo, number)) for number, photo in enumerate(photos)]
+    prints = np.concatenate([originals, [fingerprint(copy) for copy in copies]])
     pairs = np.arange(160).reshape(2, 80).T
     assert similarity(prints, pairs).min() > ALIKE
     assert np.linalg.norm(keys(originals) - keys(prints[80:]), axis=1).max() < RADIUS
+    looks = [[look(picture) for picture in pictures] for pictures in (photos, copies)]
+    assert (np.abs(np.subtract(*looks)) < LOOK).all()
     others = np.stack(np.triu_indices(80, 1), axis=1)
     assert similarity(originals, others).max() < ALIKE - 0.05
 
@@ -66,6 +65,13 @@ def test_keys_are_never_farther_apart_than_the_fingerprints():
     apart = np.linalg.norm(keys(prints)[pairs[:, 0]] - keys(prints)[pairs[:, 1]], axis=1)
     norms = (prints**2).sum(axis=(1, 2))[pairs].sum(axis=1)
     assert (apart**2 <= norms - 2 * similarity(prints, pairs) + 1e-3).all()
+
+
+def test_a_look_is_mean_and_contrast_of_each_colour(photos):
+    blocks = photos[0][:60, :60].reshape(12, 5, 12, 5, 3).mean(axis=(1, 3))
+    expected = [*blocks.mean(axis=(0, 1)), *blocks.std(axis=(0, 1))]
+    np.testing.assert_allclose(look(photos[0][:60, :60]), expected, atol=0.3)
+    assert look(photos[0] // 2)[:3] == pytest.approx(look(photos[0])[:3] / 2, abs=1)
 
 
 def test_a_picture_without_contrast_has_none():

@@ -85,6 +85,31 @@ def test_a_significant_difference_that_is_small_is_none():
     assert not row["finding"]
 
 
+def test_one_patient_is_no_artefact_of_a_class():
+    """40 inked pictures of one positive patient, none of 500 other patients."""
+    rows = table_of(540).assign(unit=np.maximum(np.arange(540) - 39, 0), ink_or_patch=False)
+    rows["label"] = (np.arange(540) < 90).astype(int)
+    rows.loc[:39, "ink_or_patch"] = True
+    assert not findings(shortcuts.artefact_odds(rows))
+
+
+@pytest.mark.parametrize(
+    ("audit", "of", "side"),
+    [(shortcuts.split_shifts, "blue", "test"), (shortcuts.label_shifts, "resolution", 1)],
+)
+def test_a_shift_of_one_large_patient_is_none(audit, of, side):
+    """It is large among the pictures, of which a third is shifted; of 41 patients it is one."""
+    table = table_of(600)
+    rest = ["train" if side == "test" else 0, side]
+    column = "split" if side == "test" else "label"
+    table[column] = np.repeat(rest, [480, 120])
+    table["unit"] = np.minimum(np.arange(600) // 2, 280)
+    table.loc[560:, of] += 9
+    (row,) = (row for row in audit(table) if row["of"] == of and side in row.values())
+    assert row["largest"] > 2 * shortcuts.LARGE_SHIFT
+    assert not row["finding"]
+
+
 def test_larger_pictures_of_the_malignant():
     table = table_of()
     table["resolution"] += table["label"]

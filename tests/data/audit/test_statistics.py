@@ -27,10 +27,38 @@ def test_with_a_picture_a_group_it_is_woolfs():
     assert np.log(found.high) - centre == pytest.approx(factor * (np.log(interval.high) - centre))
 
 
+def test_one_patient_is_one_witness():
+    """All of a sign may be in one patient's 40 pictures, with an empty cell or without."""
+    sign, positive = table_of(40, 50, 0, 450)
+    groups = np.maximum(np.arange(540) - 39, 0)
+    found = odds_ratio(sign, positive, groups)
+    assert (found.p_value, found.counted) == (None, "groups")
+    assert found.estimate == pytest.approx(1.5 * 450.5 / (50.5 * 0.5))
+    assert found.low < 1.1 < 600 < found.high
+    sign[-4:] = True  # of four other patients
+    found = odds_ratio(sign, positive, groups)
+    assert found.estimate == pytest.approx(1 * 446 / (50 * 4))
+    assert found.p_value > 0.3
+
+
+def test_groups_are_counted_on_either_side_and_as_pictures_if_they_have_one():
+    """Group 0 has both classes; that a picture of it shows the sign counts with its class only."""
+    sign = np.array([1, 0, 0, 1, 1, 0, 0, 0], bool)
+    positive = np.array([1, 1, 0, 1, 0, 0, 0, 1], bool)
+    groups = np.array([0, 0, 0, 1, 2, 3, 4, 5])
+    assert odds_ratio(sign, positive, groups).estimate == pytest.approx(2 * 3 / (1 * 1))
+    found = odds_ratio(*table_of(4, 60, 30, 90), np.arange(184))
+    assert found.counted == "pictures"
+    reference = contingency.odds_ratio([[4, 60], [30, 90]], kind="sample")
+    assert found.low == pytest.approx(reference.confidence_interval(0.95).low)
+    assert found.p_value == pytest.approx(0.0039, abs=1e-4)
+
+
 def test_an_empty_cell_gives_a_wide_interval_not_an_infinite_one():
     found = odds_ratio(*table_of(5, 20, 0, 40), np.arange(65))
     assert found.estimate == pytest.approx(5.5 * 40.5 / (20.5 * 0.5))
     assert 1 < found.low < found.estimate < found.high < np.inf
+    assert found.p_value == pytest.approx(0.0404, abs=1e-4)
 
 
 @pytest.mark.parametrize("cells", [(0, 5, 0, 5), (5, 0, 5, 0), (5, 5, 0, 0), (0, 0, 5, 5)])
@@ -59,6 +87,17 @@ def test_the_interval_covers_where_patients_repeat():
         found = odds_ratio(sign, positive, groups)
         covered += found.low <= 1 <= found.high
     assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_few_large_patients_are_no_evidence():
+    """Nothing goes with anything, but most pictures are of a few of 60 patients."""
+    rng, errors = np.random.default_rng(0), 0
+    for _ in range(400):
+        groups = np.repeat(np.arange(60), np.minimum(1 + rng.pareto(1, 60).astype(int), 60))
+        sign, positive = ((rng.random(60) < 0.3)[groups] for _ in range(2))
+        p_value = odds_ratio(sign, positive, groups).p_value
+        errors += p_value is not None and p_value < 0.01
+    assert errors <= 4
 
 
 def test_a_shift_of_half_a_standard_deviation():
