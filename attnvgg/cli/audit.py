@@ -64,9 +64,14 @@ def audit(config: AuditConfig) -> None:
 
     Raises:
         Leak: a group, or copies of a picture, are on two sides of the split.
+        InputError: there is nothing to audit, or no place for the report.
     """
     if config.shown < 0 or (config.data.workers or 0) < 0:
         raise InputError("--shown and --data.workers must be 0 or more.")
+    if config.cases is not None and (config.data.source != "auto" or config.data.root is not None):
+        raise InputError(f"Audit either {config.cases} or what --data names, not both at once.")
+    if config.out.exists() and not config.out.is_dir():
+        raise InputError(f"--out {config.out} is a file: name a folder.")
     manifest, origin = _cases(config)
     report = {"origin": origin, **audit_manifest(manifest, config.data.workers)}
     words = summary(report)
@@ -99,6 +104,11 @@ def _cases(config: AuditConfig) -> tuple[pd.DataFrame, str]:
         run = open_run(config.cases)
         if read_task(run) == "bags":
             raise InputError(f"{config.cases} was trained on bags; the audit is of images.")
+        if (config.cases / "fold-0").is_dir():
+            raise InputError(
+                f"Each fold of {config.cases} has a split of its own: audit them one by one, such "
+                f"as {config.cases / 'fold-0'}."
+            )
         return read_cases(run), f"run {config.cases}"
     manifest = load_source("csv", config.cases)
     if "split" in manifest:

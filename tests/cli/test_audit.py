@@ -107,6 +107,31 @@ def test_wrong_input(options, message, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_folds_are_audited_one_by_one(tmp_path, capsys):
+    (tmp_path / "run" / "fold-0").mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text("task: images\n")
+    assert main([str(tmp_path / "run"), f"--out={tmp_path}"]) == 2
+    assert f"such as {tmp_path / 'run' / 'fold-0'}." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--data.root=x"], ["--data.source=csv"]])
+def test_one_thing_at_a_time(options, audited, capsys):
+    assert main([str(audited), *options]) == 2
+    assert "not both at once" in capsys.readouterr().err
+
+
+def test_what_could_not_be_found_is_said(audited, tmp_path, capsys):
+    table = read_manifest(audited)
+    write_manifest(table.assign(split="train"), tmp_path / "one.csv")
+    assert main([str(tmp_path / "one.csv"), f"--out={tmp_path / 'out'}"]) == 0
+    assert "NOT LOOKED FOR: leaks, for training has no other side here (train)." in (
+        capsys.readouterr().out
+    )
+    write_manifest(table.drop(columns="group"), tmp_path / "nobody.csv")
+    assert main([str(tmp_path / "nobody.csv"), f"--out={tmp_path / 'out'}"]) == 0
+    assert "NOT LOOKED FOR: patients on two sides, for none are known" in capsys.readouterr().out
+
+
 def test_a_run_on_bags_is_refused(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text("task: bags\n")
     assert main([str(tmp_path)]) == 2

@@ -57,5 +57,5 @@ def test_a_published_split_is_put_aside():
 def test_impossible_folds():
     with pytest.raises(InputError, match="at least 2 folds"):
         fold_manifests(cases(), 1)
-    with pytest.raises(InputError, match="Every class needs a group"):
-        fold_manifests(cases(6), 5)
+    with pytest.raises(InputError, match="--folds 50 is too many: the rarest class has"):
+        fold_manifests(cases(6), 50)

@@ -28,6 +28,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield from _balance(report["classes"])
     if not report["findings"]:
         yield CLEAN
+    yield from _blind(report)
     for finding in report["findings"]:
         yield f"{finding['kind'].upper():<8} {finding['text']}"
     torn = groups["across_splits"] if groups else []
@@ -37,6 +38,17 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield from _listing("Unreadable", unreadable)
     yield from _artefacts(report["artefacts"])
     yield CAVEAT
+
+
+def _blind(report: dict[str, Any]) -> Iterator[str]:
+    """Say which leaks could not have been found."""
+    sides = set(report["classes"])
+    if "train" not in sides or len(sides) < 2:
+        yield f"NOT LOOKED FOR: leaks, for training has no other side here ({_and(sorted(sides))})."
+    elif report["groups"] is None:
+        yield "NOT LOOKED FOR: patients on two sides, for none are known; only copies were."
+    if len(report["unreadable"]) == report["images"]:
+        yield "NOT LOOKED FOR: copies and shortcuts, for no image can be read."
 
 
 def _balance(classes: dict[str, dict[str, int]]) -> Iterator[str]:
