@@ -31,7 +31,7 @@ from attnvgg.deploy.tile_encoders import EncoderChoice, TileEncoder, open_encode
 
 TILES, BATCH, READERS, ROUNDS = 256, 8, 2, 3
 STORAGE = (0.5, 1.0, 2.0)  # seconds of reading alone, a second of computing alone
-SLIDES, REPEATS = 4, 4
+SLIDES, REPEATS = 12, 4
 BAR = 1.15
 
 

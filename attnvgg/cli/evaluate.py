@@ -18,13 +18,15 @@ from accelerate.utils import broadcast_object_list
 
 from attnvgg.cli.bag_runs import judge_again, read_bags_config
 from attnvgg.cli.common import parse_config, run_command
+from attnvgg.cli.image_ensemble import OUT_OF_FOLD
 from attnvgg.cli.image_runs import judge_members
-from attnvgg.cli.report import Order, predictions_of, report_folder, write_report
+from attnvgg.cli.report import Order, check_folder, predictions_of, report_folder, write_report
 from attnvgg.data.images import ImageDataset
 from attnvgg.data.sample import sample_reference
 from attnvgg.errors import InputError
 from attnvgg.evaluation.assessment import SENSITIVITIES, Questions
-from attnvgg.evaluation.report import evaluate_predictions, summary
+from attnvgg.evaluation.report import evaluate_predictions
+from attnvgg.evaluation.sentences import summary
 from attnvgg.files import atomic_path
 from attnvgg.models.views import with_views
 from attnvgg.training.bag_config import check as check_bags
@@ -37,6 +39,8 @@ from attnvgg.training.run_config import require_resolved, updated
 from attnvgg.training.sharing import load_model_everywhere
 
 logger = logging.getLogger(__name__)
+
+REPORTED = ("against", "prevalence", "sensitivities", "threshold", "out")  # asked of the report
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,24 @@ def _is_number(word: str) -> bool:
 
 def evaluate_any(options: EvaluateConfig) -> None:
     """Judge a run or a file, and write the report."""
+    is_file = options.target.is_file() or options.target.suffix == ".csv"
+    own = report_folder(options.target) if is_file else options.target / "report"
+    folder = options.out or own
+    check_folder(folder)
     if options.against is not None:
         predictions_of(options.against)  # a run is not judged first when this is missing
     questions = Questions(options.threshold, options.sensitivities, options.prevalence)
-    if options.target.is_file() or options.target.suffix == ".csv":
-        folder = options.out or report_folder(options.target)
+    if is_file:
+        if options.views > 1:
+            raise InputError(
+                f"--views {options.views} is for a run, whose model sees each image: "
+                f"{options.target} is a table."
+            )
         order = Order(options.target, folder, str(options.target), questions, options.against)
-        logger.info("%s", summary(write_report(order).content))
+        content = write_report(order).content
+        logger.info("%s", summary(content))
+        if content.get("synthetic"):
+            logger.info("SYNTHETIC: the cases were made by a program; nothing about patients.")
         return
     run, accelerator = open_run(options.target), evaluate_run(options)
     if not accelerator.is_main_process:
@@ -108,10 +123,7 @@ def evaluate_any(options: EvaluateConfig) -> None:
     if not run.predictions.is_file():
         logger.info("%s has no predictions of its own: report its models.", run.path)
         return
-    about = json.loads(run.evaluation.read_text()) if run.evaluation.is_file() else {}
-    about = {k: about[k] for k in ("synthetic", "sample") if k in about}
-    folder = options.out or run.path / "report"
-    write_report(Order(run.predictions, folder, str(run.path), questions, options.against, about))
+    write_report(Order(run.predictions, folder, str(run.path), questions, options.against))
 
 
 def evaluate_run(options: EvaluateConfig) -> Accelerator:
@@ -119,6 +131,10 @@ def evaluate_run(options: EvaluateConfig) -> Accelerator:
     run = open_run(options.target)
     is_bags = read_task(run) == "bags"
     config: Any = read_bags_config(run) if is_bags else read_config(run)
+    if is_bags and options.views > 1:
+        raise InputError(f"--views {options.views} is for a run on images: {run.path} is on bags.")
+    if not is_bags and config.folds > 1:
+        _refuse_questions(run, options)
     changes: dict[str, Any] = {
         "device": options.device,
         "threads": options.threads,
@@ -139,6 +155,18 @@ def evaluate_run(options: EvaluateConfig) -> Accelerator:
     else:
         judge_members(run, accelerator, config, partial(judge, views=options.views))
     return accelerator
+
+
+def _refuse_questions(run: RunFolder, options: EvaluateConfig) -> None:
+    """Raise InputError where a run of folds is asked for what only a report answers."""
+    usual = EvaluateConfig(options.target)
+    asked = [f"--{name}" for name in REPORTED if getattr(options, name) != getattr(usual, name)]
+    if asked:
+        raise InputError(
+            f"{run.path} is of folds, which have no report in common: evaluate one of them, such "
+            f"as {run.path / 'fold-0'}, or {run.path / OUT_OF_FOLD} with --threshold, for:",
+            asked,
+        )
 
 
 def read_config(run: RunFolder) -> TrainConfig:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from attnvgg.cli.image_ensemble import OUT_OF_FOLD
 from attnvgg.cli.report_page import page
 from attnvgg.cli.report_plots import save_plots
 from attnvgg.cli.report_tables import interval
@@ -20,6 +21,9 @@ from attnvgg.evaluation.predictions import read_predictions
 from attnvgg.files import atomic_path
 
 logger = logging.getLogger(__name__)
+
+# What says beside a table of predictions whether its cases are synthetic, the nearest first.
+BESIDE = ("metrics.json", "summary.json", "best/config.json")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,6 @@ class Order:
         name: what is judged, as its title.
         questions: see there.
         against: another table of predictions or a run, of the same cases.
-        about: what is known of the cases beside the table, such as `synthetic`.
     """
 
     predictions: Path
@@ -40,22 +43,21 @@ class Order:
     name: str
     questions: Questions
     against: Path | None = None
-    about: dict[str, Any] | None = None
 
 
 def write_report(order: Order) -> Assessment:
     """Judge predictions; write `metrics.json`, pictures, `probabilities.csv` and `report.html`.
 
     Raises:
-        InputError: a table that cannot be judged, or a folder that is a file.
+        InputError: a table that cannot be judged, or see `check_folder`.
     """
-    if order.folder.exists() and not order.folder.is_dir():
-        raise InputError(f"{order.folder} is no folder: choose another one with --out.")
-    other = None if order.against is None else read_predictions(predictions_of(order.against))
+    check_folder(order.folder)
+    second = None if order.against is None else predictions_of(order.against)
+    other = None if second is None else read_predictions(second)
     found = assess(read_predictions(order.predictions), order.questions, other)
-    content = {**found.content, **(order.about or {})}
-    if order.against is not None:
-        content["other"] = str(order.against)
+    content = {**found.content, **_synthetic(order.predictions)}
+    if second is not None:
+        content = {**_synthetic(second), **content, "other": str(order.against)}
     order.folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(order.folder / "metrics.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -67,7 +69,34 @@ def write_report(order: Order) -> Assessment:
     for line in _lines(content):
         logger.info("%s", line)
     logger.info("Written: %s", order.folder / "report.html")
-    return found
+    return replace(found, content=content)
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure that a report may go into a folder.
+
+    Raises:
+        InputError: it is a file, or a run, which has a `metrics.json` of its own.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is no folder: choose another one with --out.")
+    if (folder / "config.yaml").exists():
+        raise InputError(
+            f"{folder} is a run, whose metrics.json the report would replace: choose another "
+            "folder with --out."
+        )
+
+
+def _synthetic(predictions: Path) -> dict[str, Any]:
+    """Return `synthetic`, and `sample` if known, where a file beside the table says so."""
+    for name in BESIDE:
+        try:
+            found = json.loads((predictions.parent / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # it is not there, or of another program
+        if isinstance(found, dict) and found.get("synthetic") is True:
+            return {key: found[key] for key in ("synthetic", "sample") if key in found}
+    return {}
 
 
 def predictions_of(place: Path) -> Path:
@@ -78,6 +107,11 @@ def predictions_of(place: Path) -> Path:
     """
     if not place.is_dir():
         return place
+    if (place / OUT_OF_FOLD).is_file():
+        raise InputError(
+            f"{place} is of folds, which have no predictions in common: give one of them, such as "
+            f"{place / 'fold-0'}, or {place / OUT_OF_FOLD}."
+        )
     if not (place / "predictions.csv").is_file():
         raise InputError(f"{place} has no predictions.csv: evaluate that run first.")
     return place / "predictions.csv"

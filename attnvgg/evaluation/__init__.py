@@ -16,7 +16,8 @@ from attnvgg.evaluation.metrics import (
 from attnvgg.evaluation.ordinal import quadratic_kappa
 from attnvgg.evaluation.paired import auc_difference
 from attnvgg.evaluation.predictions import read_predictions
-from attnvgg.evaluation.report import evaluate_predictions, majority, summary
+from attnvgg.evaluation.report import evaluate_predictions
+from attnvgg.evaluation.sentences import majority, summary
 
 __all__ = [
     "Assessment",

@@ -126,12 +126,15 @@ def _check(asked: Questions, probabilities: Values) -> None:
     wrong = [s for s in asked.sensitivities if not 0 < s <= 1]
     if wrong:
         raise InputError("Sensitivities lie in (0, 1]; these do not:", wrong)
+    classes = probabilities.shape[1]
+    if classes > 2 and tuple(asked.sensitivities) != SENSITIVITIES:
+        raise InputError(f"{classes} classes have no single threshold to choose sensitivities by.")
     if asked.prevalence is None:
         return
     if not 0 < asked.prevalence < 1:
         raise InputError(f"A prevalence of {asked.prevalence} is no share in (0, 1).")
-    if probabilities.shape[1] > 2:
-        raise InputError(f"{probabilities.shape[1]} classes have no single prevalence.")
+    if classes > 2:
+        raise InputError(f"{classes} classes have no single prevalence.")
 
 
 def _part(table: pd.DataFrame, values: Values, split: str, rule: float | None) -> Judged:

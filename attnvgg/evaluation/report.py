@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from attnvgg.errors import InputError
+from attnvgg.evaluation.bootstrap import Bootstrapped
 from attnvgg.evaluation.intervals import auc_interval
 from attnvgg.evaluation.metrics import (
     Labels,
@@ -81,33 +82,6 @@ def _shared(sets: dict[str, tuple[pd.DataFrame, Probabilities]]) -> int:
     """Return how many groups are in validation and in test."""
     first, *others = (set(cases["group"].dropna()) for cases, _ in sets.values())
     return len(first.intersection(*others)) if others else 0
-
-
-def summary(metrics: dict[str, Any]) -> str:
-    """Return the few lines of `evaluate_predictions` that a person reads."""
-    split = metrics["judged_on"]
-    figures = metrics[split]
-    name = "Test" if split == "test" else "Validation"
-    many = metrics["threshold"] is None
-    counts = f"{figures['n']} cases of {figures['groups']} groups"
-    if not many:
-        counts += f", {figures['positives']} positive"
-    lines = [
-        f"{name} ({counts}): AUC {_interval(figures['auc'])}, "
-        f"average precision {_plain(figures['average_precision'])}."
-    ]
-    if many:
-        start, shown = "By the highest probability", ["balanced_accuracy", "accuracy"]
-    else:
-        start = f"At threshold {metrics['threshold']['value']:.4g} ({_rule(metrics)})"
-        shown = ["sensitivity", "specificity", "balanced_accuracy", "ppv", "npv"]
-    lines.append(f"{start}: {', '.join(f'{_title(k)} {_plain(figures[k])}' for k in shown)}.")
-    if many:
-        lines[-1] = f"{lines[-1][:-1]} ({majority(figures)})."
-        lines.append(f"Quadratic weighted kappa of grades: {_percentiles(figures)}.")
-    if metrics["note"]:
-        lines.append(f"OPTIMISTIC. {metrics['note']}")
-    return "\n".join(lines)
 
 
 def _threshold(
@@ -198,9 +172,11 @@ def _majority(labels: Labels) -> dict[str, Any]:
 
 def _kappa(cases: pd.DataFrame, probabilities: Probabilities) -> dict[str, Any]:
     """Return the agreement of grades; it means nothing where the labels have no order."""
-    called = probabilities.argmax(axis=1)
-    classes, groups = probabilities.shape[1], cases["group"]
-    found = kappa_interval(cases["label"], called, classes, groups, LEVEL)
+    found = Bootstrapped(None, None, None, "all cases are of one class")
+    if cases["label"].nunique() > 1:
+        called = probabilities.argmax(axis=1)
+        classes, groups = probabilities.shape[1], cases["group"]
+        found = kappa_interval(cases["label"], called, classes, groups, LEVEL)
     return {**asdict(found), "level": LEVEL, "method": "group bootstrap"}
 
 
@@ -223,41 +199,3 @@ def _auc(cases: pd.DataFrame, labels: Labels, scores: Probabilities) -> dict[str
 
 def _count_groups(cases: pd.DataFrame) -> int:
     return int(cases["group"].nunique() + cases["group"].isna().sum())
-
-
-def _interval(auc: dict[str, Any]) -> str:
-    if auc["lower"] is None:
-        return f"{_plain(auc['value'])} ({auc['reason']})"
-    return (
-        f"{auc['value']:.3f} ({auc['level']:.0%} interval {auc['lower']:.3f} to "
-        f"{auc['upper']:.3f}, {auc['method'].capitalize().replace('Delong', 'DeLong')})"
-    )
-
-
-def majority(figures: dict[str, Any]) -> str:
-    """Return in words what an accuracy must be compared with."""
-    found = figures["majority"]
-    return f"calling every case class {found['class']}: {found['accuracy']:.3f}"
-
-
-def _percentiles(figures: dict[str, Any]) -> str:
-    found = figures["quadratic_kappa"]
-    if found["lower"] is None:
-        return _plain(found["value"])
-    return (
-        f"{found['value']:.3f} ({found['level']:.0%} interval {found['lower']:.3f} to "
-        f"{found['upper']:.3f}, {found['method']})"
-    )
-
-
-def _rule(metrics: dict[str, Any]) -> str:
-    rule = metrics["threshold"]
-    return rule["rule"] + (f" on {rule['chosen_on']}" if rule["chosen_on"] else "")
-
-
-def _plain(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
-
-
-def _title(key: str) -> str:
-    return key.upper() if key in ("ppv", "npv") else key.replace("_", " ")

@@ -211,6 +211,80 @@ def test_synthetic_and_optimistic_are_said(run):
     assert "Synthetic." in page({**metrics, "synthetic": True}, {}, "a run")
 
 
+@pytest.mark.parametrize("place", ["metrics.json", "summary.json", "best/config.json"])
+@pytest.mark.parametrize("against", [False, True])
+def test_a_file_beside_what_calls_it_synthetic_is_called_so(
+    table, tmp_path, capsys, place, against
+):
+    marked = tmp_path / "run" / "predictions.csv"
+    (marked.parent / place).parent.mkdir(parents=True)
+    shutil.copy(table, marked)
+    (marked.parent / place).write_text(
+        '{"synthetic": true, "sample": {"ceiling": 0.9, "floor": 0.6}}'
+    )
+    order = [str(table), "--against", str(marked.parent)] if against else [str(marked)]
+    assert evaluate([*order, f"--out={tmp_path / 'out'}"]) == 0
+    metrics, page = read_report(tmp_path / "out")
+    assert metrics["synthetic"] is True
+    assert "<strong>Synthetic.</strong>" in page
+    assert "0.900 at most" in page
+    assert "SYNTHETIC" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"synthetic": false}', '{"synthetic": "no"}'])
+def test_other_files_beside_say_nothing_of_that(table, content):
+    table.with_name("metrics.json").write_text(content)
+    assert evaluate([str(table)]) == 0
+    metrics, page = read_report(table.with_name("theirs_report"))
+    assert "synthetic" not in metrics
+    assert "<strong>Synthetic.</strong>" not in page
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_report_does_not_replace_the_metrics_of_a_run(run, table, capsys, is_file):
+    before = (run / "metrics.json").read_bytes()
+    stamp = (run / "predictions.csv").stat().st_mtime_ns
+    assert evaluate([str(table if is_file else run), f"--out={run}"]) == 2
+    assert "is a run" in capsys.readouterr().err
+    assert (run / "metrics.json").read_bytes() == before
+    assert (run / "predictions.csv").stat().st_mtime_ns == stamp  # nor was it judged first
+    assert not (run / "report.html").exists()
+
+
+def test_folds_refuse_what_only_a_report_answers(run, table, capsys):
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("folds: 1", "folds: 3"))
+    options = ["--prevalence=0.1", f"--against={table}", f"--out={table.parent / 'x'}"]
+    options += ["--threshold=0.5", "--sensitivities", "0.7"]
+    assert evaluate([str(run), *options]) == 2
+    said = capsys.readouterr().err
+    for option in options[:-1]:
+        assert f"  {option.split('=')[0]}\n" in said
+    assert f"{run / 'fold-0'}" in said
+    assert f"{run / 'out_of_fold.csv'}" in said
+    (run / "out_of_fold.csv").touch()
+    assert evaluate([str(table), f"--against={run}"]) == 2
+    assert f"{run / 'fold-0'}" in capsys.readouterr().err
+
+
+def test_views_of_a_table_are_refused(table, capsys):
+    assert evaluate([str(table), "--views=8"]) == 2
+    assert "--views 8" in capsys.readouterr().err
+
+
+def test_views_of_bags_are_refused(run, capsys, monkeypatch):
+    monkeypatch.setattr("attnvgg.cli.evaluate.read_task", lambda _: "bags")
+    monkeypatch.setattr("attnvgg.cli.evaluate.read_bags_config", lambda _: None)
+    assert evaluate([str(run), "--views=8"]) == 2
+    assert "is on bags" in capsys.readouterr().err
+
+
+def test_sensitivities_of_several_classes_are_refused(tmp_path, capsys):
+    predictions(classes=3).to_csv(tmp_path / "many.csv", index=False)
+    assert evaluate([str(tmp_path / "many.csv"), "--sensitivities", "0.7"]) == 2
+    assert "3 classes have no single threshold" in capsys.readouterr().err
+
+
 def test_patients_on_both_sides_and_one_positive_patient_are_told(table, capsys):
     """A report is written also where nearly nothing has an interval."""
     rows = pd.read_csv(table)

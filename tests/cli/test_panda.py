@@ -106,7 +106,7 @@ def test_the_baseline_is_told_beside_the_accuracy(panda_run, capsys):
 def test_kappa_and_baseline_are_told_of_grades(isup_run, capsys):
     assert evaluate([str(isup_run)]) == 0
     said = capsys.readouterr().out
-    assert "Quadratic weighted kappa of grades: " in said
+    assert "quadratic weighted kappa " in said
     assert "accuracy 0." in said
     assert said.count("calling every case class") == 2
 

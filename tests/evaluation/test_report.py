@@ -4,12 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from attnvgg.data.tables import PLACEHOLDERS
 from attnvgg.errors import InputError
+from attnvgg.evaluation import predictions as reading
 from attnvgg.evaluation.intervals import auc_interval
 from attnvgg.evaluation.metrics import average_precision, confusion
 from attnvgg.evaluation.ordinal import kappa_interval
-from attnvgg.evaluation.predictions import read_predictions
-from attnvgg.evaluation.report import evaluate_predictions, summary
+from attnvgg.evaluation.predictions import checked_predictions, read_predictions
+from attnvgg.evaluation.report import evaluate_predictions
+from attnvgg.evaluation.sentences import summary
 
 
 def predictions(classes=1, count=120, seed=0):
@@ -164,7 +167,8 @@ def test_a_perfect_ranking_has_no_interval():
         ({"probability": 1.5}, r"not in \[0, 1\]"),
         ({"split": "dev"}, "not train, val or test"),
         ({"image": "/images/5.jpg"}, "not unique"),
-        ({"image": None}, "not unique"),
+        ({"image": None}, "have no image name"),
+        ({"split": None}, "have no split"),
     ],
 )
 def test_a_wrong_row_is_named(change, said):
@@ -192,7 +196,7 @@ def test_a_missing_column_is_named(column):
         (predictions().query("split == 'test'"), "no validation rows"),
         (predictions().assign(label=0), "All 60 validation rows have label 0"),
         (predictions(3).assign(probability_0=0.9), "sum to 1"),
-        (predictions(3).rename(columns={"probability_2": "probability_3"}), "lacks columns"),
+        (predictions(3).rename(columns={"probability_2": "probability_3"}), "0 to K - 1"),
     ],
 )
 def test_a_table_that_cannot_be_judged_is_refused(table, said):
@@ -218,6 +222,56 @@ def test_reading_keeps_names_and_every_bit(tmp_path):
     assert list(found["group"][[0, 4]]) == ["NA", "001"]
     assert pd.isna(found.loc[3, "group"])
     assert evaluate_predictions(found) == evaluate_predictions(table)
+
+
+def test_placeholders_are_those_of_the_data():
+    assert reading.PLACEHOLDERS == PLACEHOLDERS
+
+
+def test_patients_without_a_name_are_not_one_patient():
+    table = predictions()
+    named = table.assign(group=table["group"].where(table["index"] % 4 > 0, " Unknown"))
+    nameless = table.assign(group=table["group"].where(table["index"] % 4 > 0))
+    assert evaluate_predictions(named) == evaluate_predictions(nameless)
+    assert checked_predictions(named)[0]["group"].isna().sum() == 30
+
+
+def test_a_table_without_groups_is_told_that_an_empty_column_will_do():
+    table = predictions().drop(columns="group")
+    with pytest.raises(InputError, match="an empty `group` will do"):
+        evaluate_predictions(table)
+    assert evaluate_predictions(table.assign(group=np.nan))["test"]["groups"] == 60
+
+
+@pytest.mark.parametrize(
+    ("names", "offenders"),
+    [
+        (["probability", "probability_0", "probability_1"], None),
+        (["probability_1"], None),
+        (["probability_1", "probability_2"], None),
+        (["probability_0", "probability_0", "probability_1"], ["probability_0"]),
+        (["probability", "sex", "sex"], ["sex"]),
+    ],
+)
+def test_columns_that_contradict_each_other_are_named(tmp_path, names, offenders):
+    rest = predictions(count=4).drop(columns="probability")
+    more = pd.DataFrame(np.full((4, len(names)), 0.5), columns=names)
+    pd.concat([rest, more], axis=1).to_csv(tmp_path / "table.csv", index=False)
+    with pytest.raises(InputError) as error:
+        checked_predictions(read_predictions(tmp_path / "table.csv"))
+    assert error.value.offenders == (offenders or names)
+
+
+def test_other_columns_of_probabilities_are_left_alone():
+    table = predictions().assign(probability_calibrated=0.5)
+    assert evaluate_predictions(table) == evaluate_predictions(predictions())
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_columns_separated_by_other_marks(tmp_path, mark):
+    predictions().to_csv(tmp_path / "table.csv", index=False, sep=mark, decimal=",")
+    with pytest.raises(InputError, match="separated by commas"):
+        read_predictions(tmp_path / "table.csv")
 
 
 def test_reading_what_is_not_there_or_not_a_table(tmp_path):
@@ -251,7 +305,7 @@ def test_kappa_of_grades_is_resampled_by_patient():
         expected.value, expected.lower, expected.upper,
     )  # fmt: skip
     said = summary(found)
-    assert f"Quadratic weighted kappa of grades: {kappa['value']:.3f} (95% interval" in said
+    assert f"grades (ordered): quadratic weighted kappa {kappa['value']:.3f} (95% interval" in said
     assert "(calling every case class 0: 0.167)" in said
 
 
@@ -259,4 +313,8 @@ def test_kappa_that_is_undefined_is_said_so():
     table = predictions(classes=3, count=12)
     rows = table["split"] == "test"
     table.loc[rows, ["label", "probability_0", "probability_1", "probability_2"]] = [1, 0, 1, 0]
-    assert "kappa of grades: undefined" in summary(evaluate_predictions(table))
+    assert "weighted kappa undefined" in summary(evaluate_predictions(table))
+    table.loc[table.index[rows][0], ["probability_0", "probability_1"]] = [1, 0]  # a wrong call
+    found = evaluate_predictions(table)
+    assert found["test"]["quadratic_kappa"]["value"] is None
+    assert "weighted kappa undefined" in summary(found)

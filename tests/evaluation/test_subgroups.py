@@ -72,6 +72,14 @@ def test_levels_beyond_the_largest_are_judged_as_one(table):
     assert sum(level["n"] for level in found.values()) == 240
 
 
+@pytest.mark.parametrize("age", ["NA", "NaN", "unknown", -1])
+def test_ages_that_are_not_known_are_one_band(table, age):
+    found = assess(table).content["subgroups"]
+    ages = table["age"].astype(object).where(table["age"].notna(), age)
+    marked = table.assign(age=ages, sex=table["sex"].replace("", "n/a"))
+    assert assess(marked).content["subgroups"] == found
+
+
 @pytest.mark.parametrize("age", ["old", -3, 400])
 def test_ages_that_are_no_years_are_named(table, age):
     ages = table["age"].astype(object)
