@@ -10,7 +10,7 @@ from torch import nn
 from attnvgg.cli.bag_cases import BagCases, describe_instances
 from attnvgg.data.bag_manifest import write_bags
 from attnvgg.models import BagClassifier
-from attnvgg.models.encoders import StandardizedEncoder
+from attnvgg.models.feature_encoders import StandardizedEncoder
 from attnvgg.training.bag_config import TrainBagsConfig
 from attnvgg.training.build import judging_loader
 from attnvgg.training.build_bags import (

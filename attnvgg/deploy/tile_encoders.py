@@ -15,7 +15,8 @@ from attnvgg.data.features import feature_attributes
 from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
 from attnvgg.models import AttnVGG, BagClassifier
-from attnvgg.models.encoders import AttnVGGEncoder, Encoder, TimmEncoder, TorchvisionEncoder
+from attnvgg.models.encoders import AttnVGGEncoder, TimmEncoder, TorchvisionEncoder
+from attnvgg.models.feature_encoders import Encoder
 from attnvgg.models.weights import digest, load_state
 from attnvgg.training.checkpoint import load_model
 

@@ -4,7 +4,8 @@ from attnvgg.models.attention import AttentionBlock, attend
 from attnvgg.models.attnvgg import VGGGAP, AttnVGG, AveragePool, ImageOutput, VGGDense
 from attnvgg.models.backbone import BACKBONES, WeightsUnavailable
 from attnvgg.models.bags import BagClassifier, BagOutput
-from attnvgg.models.encoders import ENCODERS, Encoder
+from attnvgg.models.encoders import ENCODERS
+from attnvgg.models.feature_encoders import Encoder
 from attnvgg.models.heads import HEADS, Head
 from attnvgg.models.losses import FocalLoss, balanced_alpha, elastic_net, kernel_decay
 from attnvgg.models.pool import Pool

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from attnvgg.errors import InputError
-from attnvgg.models.encoders import ENCODERS, Encoder
+from attnvgg.models.encoders import ENCODERS
+from attnvgg.models.feature_encoders import Encoder
 from attnvgg.models.heads import HEADS, Head
 from attnvgg.models.parts import Part
 from attnvgg.models.pool import Pool

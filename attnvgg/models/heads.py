@@ -5,7 +5,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from attnvgg.errors import InputError
-from attnvgg.models.encoders import glorot
+from attnvgg.models.feature_encoders import glorot
 from attnvgg.models.parts import Part
 
 

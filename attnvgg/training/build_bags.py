@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attnvgg.data.bag_dataset import BagDataset
 from attnvgg.errors import InputError
 from attnvgg.models import ENCODERS, POOLS, BagClassifier, elastic_net, kernel_decay
-from attnvgg.models.encoders import StandardizedEncoder
+from attnvgg.models.feature_encoders import StandardizedEncoder
 from attnvgg.training.bag_config import BagModelConfig, TrainBagsConfig
 from attnvgg.training.build import assemble, loader_workers
 from attnvgg.training.steps import Trainer
