@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from attnvgg.cli.maps_sample import MapSample, maps_of, read_sample
 from attnvgg.cli.maps_words import summarise
 from attnvgg.errors import InputError
 from attnvgg.explain.audit_figure import Example, save_audit
-from attnvgg.files import atomic_path
+from attnvgg.files import atomic_path, write_json
 from attnvgg.models import Pretrained
 from attnvgg.training.checkpoint import load_model
 from attnvgg.training.run import open_run, read_task
@@ -107,8 +106,7 @@ def audit_maps(config: AuditMapsConfig) -> None:
         sample, model, preprocess_of(model, convert=False), config.seed
     )
     words = summarise(report)
-    with atomic_path(folder / "maps.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_json(folder / "maps.json", report)
     with atomic_path(folder / "maps.txt") as temporary:
         temporary.write_text(words + "\n", encoding="utf-8")
     examples = choose_examples(sample, model, maps)

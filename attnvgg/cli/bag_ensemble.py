@@ -12,7 +12,7 @@ import pandas as pd
 from attnvgg.cli.bag_judge import tell, write_verdict
 from attnvgg.cli.ensemble import average_predictions, spread_line, spread_of
 from attnvgg.evaluation import read_predictions
-from attnvgg.files import atomic_path
+from attnvgg.files import write_json
 from attnvgg.training.bag_instances import merged, read_instances
 from attnvgg.training.run import RunFolder
 
@@ -40,8 +40,7 @@ def combine(run: RunFolder, folders: Sequence[RunFolder], redrawn: bool, shared:
     tables = [folder.path / "pools.csv" for folder in folders]
     if all(path.is_file() for path in tables):
         content["pools"] = _pools([pd.read_csv(path) for path in tables])
-    with atomic_path(run.path / "summary.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_json(run.path / "summary.json", content)
     for line in lines(content):
         logger.info("%s", line)
     if redrawn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from functools import cache
 from pathlib import Path
@@ -22,7 +21,7 @@ from attnvgg.evaluation import (
     share_interval,
     summary,
 )
-from attnvgg.files import atomic_path
+from attnvgg.files import atomic_path, write_json
 from attnvgg.training.bag_config import TrainBagsConfig
 from attnvgg.training.bag_instances import InstanceLog
 from attnvgg.training.build import judging_loader
@@ -121,8 +120,7 @@ def write_verdict(
             metrics["instances"] = found if found["bags"] else None
         with atomic_path(run.instances) as temporary:
             instances.to_csv(temporary, index=False)
-    with atomic_path(run.evaluation) as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    write_json(run.evaluation, metrics)
     return metrics
 
 

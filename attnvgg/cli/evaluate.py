@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from attnvgg.errors import InputError
 from attnvgg.evaluation.assessment import SENSITIVITIES, Questions
 from attnvgg.evaluation.report import evaluate_predictions
 from attnvgg.evaluation.sentences import summary
-from attnvgg.files import atomic_path
+from attnvgg.files import atomic_path, write_json
 from attnvgg.models.views import with_views
 from attnvgg.training.bag_config import check as check_bags
 from attnvgg.training.build import judging_loader, loader_workers, open_cache
@@ -205,8 +204,7 @@ def judge(
         metrics["sample"] = sample_reference(config.data.root, manifest)
     with atomic_path(run.predictions) as temporary:
         table.to_csv(temporary, index=False)
-    with atomic_path(run.evaluation) as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    write_json(run.evaluation, metrics)
     logger.info("%s", summary(metrics))
     if "sample" in metrics:
         logger.info(

@@ -20,7 +20,7 @@ from attnvgg.evaluation import (
     share_interval,
     summary,
 )
-from attnvgg.files import atomic_path
+from attnvgg.files import atomic_path, write_json
 from attnvgg.training.run import RunFolder, read_cases
 
 logger = logging.getLogger(__name__)
@@ -64,8 +64,7 @@ def combine_seeds(run: RunFolder, folders: Sequence[RunFolder]) -> None:
     metrics = evaluate_predictions(table)
     metrics |= {key: judged[0][key] for key in KEPT if key in judged[0]}
     _write(run, content, table, run.predictions)
-    with atomic_path(run.evaluation) as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    write_json(run.evaluation, metrics)
     _tell(content, f"{len(folders)} seeds of {VARIED}")
     logger.info("The average of %d models:\n%s", len(folders), summary(metrics))
     logger.info("Written: %s, %s, %s", run.path / "summary.json", run.predictions, run.evaluation)
@@ -168,8 +167,7 @@ def _figures(metrics: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _write(run: RunFolder, content: dict[str, Any], table: pd.DataFrame, path: Path) -> None:
-    with atomic_path(run.path / "summary.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_json(run.path / "summary.json", content)
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False)
 

@@ -18,7 +18,7 @@ from attnvgg.cli.report_tables import interval
 from attnvgg.errors import InputError
 from attnvgg.evaluation.assessment import Assessment, Questions, assess
 from attnvgg.evaluation.predictions import read_predictions
-from attnvgg.files import atomic_path
+from attnvgg.files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,7 @@ def write_report(order: Order) -> Assessment:
     if second is not None:
         content = {**_synthetic(second), **content, "other": str(order.against)}
     order.folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(order.folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_json(order.folder / "metrics.json", content)
     with atomic_path(order.folder / "probabilities.csv") as temporary:
         _probabilities(found).to_csv(temporary, index=False)
     plots = save_plots(order.folder, found)

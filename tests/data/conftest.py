@@ -1,5 +1,8 @@
 """Small pictures for the tests of the data room."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -23,3 +26,32 @@ def draw(tmp_path, encoded):
             path.write_bytes(encoded[path.suffix.lower()])
 
     return write
+
+
+@pytest.fixture
+def two_at_once(tmp_path, monkeypatch):
+    """Return a function that has two threads draw a sample, both begun when there is nothing yet.
+
+    It is given the module of the sample and what draws a small one into a folder.
+    """
+
+    def draw_twice(module, draw):
+        meeting, looks, drawn = threading.Barrier(2, timeout=10), [], []
+        holds, write = module._holds, module._write
+
+        def look(root, settings):
+            found = holds(root, settings)
+            looks.append(found)
+            if len(looks) <= 2:
+                meeting.wait()
+            return found
+
+        monkeypatch.setattr(module, "_holds", look)
+        monkeypatch.setattr(module, "_write", lambda *rest: (drawn.append(rest), write(*rest)))
+        with ThreadPoolExecutor(2) as pool:
+            made = [pool.submit(draw, tmp_path / "sample") for _ in range(2)]
+        assert [future.result() for future in made] == [tmp_path / "sample"] * 2
+        assert looks[:2] == [False, False]
+        return drawn
+
+    return draw_twice

@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -176,28 +174,8 @@ def test_senseless_settings_are_refused(tmp_path, settings):
     assert not list(tmp_path.iterdir())
 
 
-def test_of_two_at_once_one_draws_and_the_other_waits(tmp_path, monkeypatch):
-    """Both begin when there is nothing yet."""
-    meeting, looks, drawn = threading.Barrier(2, timeout=10), [], []
-    holds, write = sample._holds, sample._write
-
-    def look(root, settings):
-        found = holds(root, settings)
-        looks.append(found)
-        if len(looks) <= 2:
-            meeting.wait()
-        return found
-
-    monkeypatch.setattr(sample, "_holds", look)
-    monkeypatch.setattr(sample, "_write", lambda *rest: (drawn.append(rest), write(*rest)))
-    with ThreadPoolExecutor(2) as pool:
-        made = [
-            pool.submit(lambda: make_sample(tmp_path / "sample", 2, SEED, 1, SIZE))
-            for _ in range(2)
-        ]
-    assert [future.result() for future in made] == [tmp_path / "sample"] * 2
-    assert len(drawn) == 1
-    assert looks[:2] == [False, False]
+def test_of_two_at_once_one_draws_and_the_other_waits(two_at_once):
+    assert len(two_at_once(sample, lambda root: make_sample(root, 2, SEED, 1, SIZE))) == 1
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()])

@@ -3,8 +3,6 @@ import errno
 import json
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -126,28 +124,8 @@ def test_what_is_lost_or_something_else_is_refused(tmp_path):
         slide_sample(tmp_path, 1, SEED, 1, SMALL)
 
 
-def test_of_two_at_once_one_draws_and_the_other_waits(tmp_path, monkeypatch):
-    """Both begin when there is nothing yet."""
-    meeting, looks, drawn = threading.Barrier(2, timeout=10), [], []
-    holds, write = module._holds, module._write
-
-    def look(root, settings):
-        found = holds(root, settings)
-        looks.append(found)
-        if len(looks) <= 2:
-            meeting.wait()
-        return found
-
-    monkeypatch.setattr(module, "_holds", look)
-    monkeypatch.setattr(module, "_write", lambda *rest: (drawn.append(rest), write(*rest)))
-    with ThreadPoolExecutor(2) as pool:
-        made = [
-            pool.submit(lambda: slide_sample(tmp_path / "sample", 2, SEED, 1, SMALL))
-            for _ in range(2)
-        ]
-    assert [future.result() for future in made] == [tmp_path / "sample"] * 2
-    assert len(drawn) == 1
-    assert looks[:2] == [False, False]
+def test_of_two_at_once_one_draws_and_the_other_waits(two_at_once):
+    assert len(two_at_once(module, lambda root: slide_sample(root, 2, SEED, 1, SMALL))) == 1
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()])
