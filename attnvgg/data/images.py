@@ -26,6 +26,7 @@ from attnvgg.errors import InputError
 __all__ = ["ImageDataset", "inspect_image", "prepare_images", "read_image", "start_worker"]
 
 GRACE_SECONDS = 20
+TOLD = (signal.SIGINT, signal.SIGTERM)  # what a group of processes is told to stop by
 
 
 class ImageDataset(Dataset[dict[str, Any]]):
@@ -204,6 +205,7 @@ def start_worker(worker_id: int) -> None:
     # good order. Were SIGTERM ignored, a parent that crashed would wait for us without end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_SECONDS))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD)
 
 
 def use_one_thread() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from attnvgg.data.cores import available_cores
-from attnvgg.data.images import start_worker
+from attnvgg.data.images import TOLD, start_worker
 
 ORDER = 1  # keeps this random stream apart from others of the same seed
 
@@ -65,11 +66,25 @@ class TrainingBatches(Sampler[list[int]]):
             yield order[batch * chunk : (batch + 1) * chunk][self.rank :: self.world].tolist()
 
 
+class _Loader(DataLoader[Any]):
+    """Loader whose processes begin with `TOLD` blocked, until `start_worker` can answer them.
+
+    PyTorch has a process that is not yet set up die of a signal to the group, and the run with it.
+    """
+
+    def __iter__(self) -> Any:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def training_loader(
     dataset: Dataset[Any], batches: TrainingBatches, workers: int, *, pin: bool = False
 ) -> DataLoader[Any]:
     """Return the loader of a training set; call `batches.set_epoch` before each pass."""
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_sampler=batches,
         collate_fn=collate,
@@ -93,7 +108,7 @@ def evaluation_loader(
     Shares differ by one case at most and are not padded: nothing is counted twice.
     """
     share = range(rank, len(dataset), world)  # type: ignore[arg-type]
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_size=batch_size,
         sampler=share,

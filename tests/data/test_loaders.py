@@ -1,5 +1,8 @@
 """The order of the cases: complete, seeded, and the same however the work is shared."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
+from attnvgg.data.images import TOLD, start_worker
 from attnvgg.data.loaders import TrainingBatches, default_workers, evaluation_loader
 
 
@@ -80,3 +84,17 @@ def test_evaluation_counts_each_case_once(cases, world):
 def test_a_crowded_machine_still_loads():
     assert default_workers(10_000) == 0
     assert 0 <= default_workers() <= 8
+
+
+def hit_at_birth(worker_id):
+    """Start a loader process that the group was told to stop before it was set up."""
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    start_worker(worker_id)
+
+
+def test_a_stop_spares_processes_that_are_not_set_up():
+    loader = evaluation_loader(TensorDataset(torch.arange(6)), 2, workers=2)
+    loader.worker_init_fn = hit_at_birth
+    assert torch.cat([batch for (batch,) in loader]).tolist() == list(range(6))
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(TOLD)
