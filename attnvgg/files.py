@@ -61,6 +61,12 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def cache_folder() -> Path:
+    """Return where attnvgg keeps, for this user, what can be made again."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "attnvgg"
+
+
 def lock_beside(path: str | os.PathLike[str]) -> FileLock:
     """Return the lock under which processes make `path`, so that it is made once.
 

@@ -22,6 +22,7 @@ from attnvgg.files import atomic_path, write_json
 
 logger = logging.getLogger(__name__)
 
+PROBABILITIES = "probabilities.csv"  # the judged cases, as the report leaves them
 # What says beside a table of predictions whether its cases are synthetic, the nearest first.
 BESIDE = ("metrics.json", "summary.json", "best/config.json")
 
@@ -53,6 +54,9 @@ def write_report(order: Order) -> Assessment:
     """
     check_folder(order.folder)
     second = None if order.against is None else predictions_of(order.against)
+    for table in filter(None, (order.predictions, second)):
+        if table.resolve() == (order.folder / PROBABILITIES).resolve():
+            raise InputError(f"The report would replace {table}: choose another folder with --out.")
     other = None if second is None else read_predictions(second)
     found = assess(read_predictions(order.predictions), order.questions, other)
     content = {**found.content, **_synthetic(order.predictions)}
@@ -60,7 +64,7 @@ def write_report(order: Order) -> Assessment:
         content = {**_synthetic(second), **content, "other": str(order.against)}
     order.folder.mkdir(parents=True, exist_ok=True)
     write_json(order.folder / "metrics.json", content)
-    with atomic_path(order.folder / "probabilities.csv") as temporary:
+    with atomic_path(order.folder / PROBABILITIES) as temporary:
         _probabilities(found).to_csv(temporary, index=False)
     plots = save_plots(order.folder, found)
     with atomic_path(order.folder / "report.html") as temporary:

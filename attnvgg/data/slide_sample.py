@@ -48,7 +48,7 @@ from attnvgg.data.synthetic.workers import spread
 from attnvgg.data.tiles import panda_tiles
 from attnvgg.data.tissue import tissue_mask
 from attnvgg.errors import InputError
-from attnvgg.files import atomic_folder, lock_beside
+from attnvgg.files import atomic_folder, cache_folder, lock_beside
 
 __all__ = ["default_folder", "draw_slide", "mean_colour_floor", "region_ceiling", "slide_sample"]
 
@@ -108,8 +108,7 @@ def slide_sample(
 
 def default_folder() -> Path:
     """Return where the sample lies unless told otherwise."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "attnvgg" / "slide-sample"
+    return cache_folder() / "slide-sample"
 
 
 def mean_colour_floor(folder: str | os.PathLike[str]) -> float:

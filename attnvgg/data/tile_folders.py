@@ -31,7 +31,7 @@ from attnvgg.data.regions import region_file, square_means
 from attnvgg.data.slides import Slide
 from attnvgg.data.tiles import panda_tiles, read_tile
 from attnvgg.errors import InputError
-from attnvgg.files import atomic_folder
+from attnvgg.files import atomic_folder, cache_folder
 
 # Of recipe G: tiles a slide, pixels a side, at the level nearest to this downsample.
 COUNT, SIZE, DOWNSAMPLE = 16, 128, 4.0
@@ -43,10 +43,9 @@ FLAT = re.compile(r"(.+)_[0-9]{1,9}")  # <slide>_<number of the tile>
 
 def tiles_home(root: Path) -> Path:
     """Return the folder in the user's cache for the tiles of the slides in a folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     place = os.path.abspath(root)
     digest = hashlib.blake2b(os.fsencode(place), digest_size=6).hexdigest()
-    return home / "attnvgg" / "tiles" / f"{os.path.basename(place)}-{digest}"
+    return cache_folder() / "tiles" / f"{os.path.basename(place)}-{digest}"
 
 
 def cut_slides(slides: Sequence[Path], folder: Path, workers: int | None = None) -> list[Path]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from attnvgg.data.loaders import (
 )
 from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
+from attnvgg.files import cache_folder
 from attnvgg.models import (
     FocalLoss,
     Pretrained,
@@ -49,8 +48,7 @@ def open_cache(data: PictureConfig) -> ImageCache | None:
     """Return the cache of decoded images, None where it is turned off."""
     if data.cache_gib <= 0:
         return None
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return ImageCache(data.cache or home / "attnvgg" / "images", int(data.cache_gib * 2**30))
+    return ImageCache(data.cache or cache_folder() / "images", int(data.cache_gib * 2**30))
 
 
 def assemble(

@@ -1,0 +1,56 @@
+"""What every engine is, and what one is made of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+Images = NDArray[np.float32]
+Outputs = tuple[NDArray[np.float32], ...]
+
+
+class Engine(ABC):
+    """A network that is ready to compute; may be called by several threads at once.
+
+    Attributes:
+        name: one of `ENGINES`.
+        words: what it computes with, for people.
+    """
+
+    name: str
+    words: str
+
+    @abstractmethod
+    def __call__(self, images: Images) -> Outputs:
+        """Return what the network makes of images (B, 3, H, W): its outputs that are not None."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A network as engines are made of it.
+
+    Attributes:
+        network: in eval mode, on the CPU; from (B, 3, H, W) to a tensor or a tuple of tensors and
+            None.
+        identity: what decides the computation beside the weights, such as class and arguments.
+        side: of the images that it is meant for, in pixels.
+        any_size: whether it takes images of other sides as well.
+        calibration: for 8 bits: images (B, 3, side, side), of what the network was trained on.
+        calibration_name: says which they are; another name is another engine.
+        verify: called with an engine that was just built from files; returns what is to be
+            remembered of the comparison.
+    """
+
+    network: nn.Module
+    identity: str
+    side: int
+    any_size: bool = True
+    calibration: Sequence[Images] | Callable[[], Sequence[Images]] | None = None
+    calibration_name: str = ""
+    verify: Callable[[Engine], dict[str, Any]] | None = None

@@ -1,0 +1,97 @@
+"""OpenVINO: in 32 bits, and quantised to 8 by NNCF."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnvgg.deploy.engines.interface import Engine, Images, Outputs, Source
+from attnvgg.deploy.engines.network import traced
+from attnvgg.errors import InputError
+
+FILE = "model.xml"
+FEWEST = 16  # images to calibrate with
+
+
+def build_openvino(source: Source, folder: Path) -> None:
+    """Write the network as OpenVINO's two files, in 32 bits."""
+    import openvino
+
+    openvino.save_model(_converted(source), folder / FILE, compress_to_fp16=False)
+
+
+def build_openvino_int8(source: Source, folder: Path) -> None:
+    """Write the network as OpenVINO's two files, its convolutions in 8 bits.
+
+    Ranges are those seen on the calibration images.
+
+    Raises:
+        InputError: there are too few of them.
+    """
+    import nncf
+    import openvino
+
+    images = source.calibration() if callable(source.calibration) else source.calibration
+    single = [image[None] for batch in images or () for image in batch]
+    if len(single) < FEWEST:
+        raise InputError(
+            f"8 bits are calibrated on training images: {len(single)} are too few, give at least "
+            f"{FEWEST}."
+        )
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+        quantised = nncf.quantize(
+            _converted(source),
+            nncf.Dataset(single),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(single),
+        )
+    openvino.save_model(quantised, folder / FILE, compress_to_fp16=False)
+
+
+def _converted(source: Source) -> Any:
+    import openvino
+
+    model = openvino.convert_model(traced(source), verbose=False)
+    side = -1 if source.any_size else source.side
+    model.reshape({model.input(0): openvino.PartialShape([-1, 3, side, side])})
+    return model
+
+
+class OpenVINOEngine(Engine):
+    """OpenVINO on the CPU.
+
+    Args:
+        folder: what one of the builders wrote.
+        threads: None: as OpenVINO chooses.
+        name: openvino or openvino-int8.
+    """
+
+    def __init__(self, folder: Path, threads: int | None, name: str) -> None:
+        import openvino
+
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",  # all cores on one batch
+            "INFERENCE_PRECISION_HINT": "f32",  # else 16 bits, where the processor has them
+        }
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        self.name = name
+        self.model = openvino.Core().compile_model(folder / FILE, "CPU", settings)
+        self.count = len(self.model.outputs)
+        self.own = threading.local()
+        bits = "8 bits" if name.endswith("int8") else "32 bits"
+        self.words = f"OpenVINO {openvino.__version__.partition('-')[0]} (CPU, {bits})"
+
+    def __call__(self, images: Images) -> Outputs:
+        if not hasattr(self.own, "request"):
+            self.own.request = self.model.create_infer_request()
+        request = self.own.request
+        request.infer([np.ascontiguousarray(images)], share_inputs=True)
+        return tuple(request.get_output_tensor(n).data.copy() for n in range(self.count))

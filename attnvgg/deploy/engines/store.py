@@ -1,0 +1,116 @@
+"""Engines on disk: built once, whole or not at all, and checked when they are opened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from attnvgg.deploy.engines.interface import Source
+from attnvgg.errors import InputError
+from attnvgg.files import atomic_folder, cache_folder, lock_beside, write_json
+from attnvgg.models.weights import digest
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+ABOUT = "engine.json"
+
+
+def key_of(source: Source, kind: str, packages: Sequence[str]) -> str:
+    """Return what tells this engine from all others: weights, network, kind and versions."""
+    state = {name: tensor.cpu() for name, tensor in source.network.state_dict().items()}
+    parts = {
+        "format": FORMAT,
+        "kind": kind,
+        "weights": digest(state),
+        "identity": source.identity,
+        "side": None if source.any_size else source.side,
+        "calibration": source.calibration_name if kind.endswith("int8") else "",
+        "versions": versions(packages),
+        "machine": platform.machine(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of installed packages, and of PyTorch, which traces."""
+    found = {}
+    for package in ("torch", *packages):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = ""
+    return found
+
+
+def kept(
+    key: str, kind: str, build: Callable[[Path], dict[str, Any]], cache: Path | None = None
+) -> Path:
+    """Return the folder of a built engine; build it where there is none, or a damaged one.
+
+    Processes that want the same one wait for the first to build it.
+
+    Args:
+        key: see `key_of`.
+        kind: name of the engine.
+        build: writes its files into a folder, and returns what is to be remembered of it.
+        cache: folder of all engines; None: engines, in the cache folder of attnvgg.
+    """
+    folder = (cache or cache_folder() / "engines") / f"{kind}-{key}"
+    try:
+        with lock_beside(folder):
+            if folder.is_dir() and not is_whole(folder):
+                logger.warning("The engine in %s is damaged: it is built again.", folder)
+                shutil.rmtree(folder)
+            if not folder.is_dir():
+                logger.info("Building the engine %s, once; it is kept in %s", kind, folder)
+                with atomic_folder(folder) as temporary:
+                    write_about(temporary, kind, build(temporary))
+    except OSError as error:
+        raise InputError(
+            f"The engine {kind} cannot be kept in {folder}: {error.strerror or error}. Make room, "
+            "or set XDG_CACHE_HOME to another place."
+        ) from error
+    return folder
+
+
+def write_about(folder: Path, kind: str, about: dict[str, Any]) -> None:
+    """Write `engine.json`: the kind, the sums of all other files, and what was handed over."""
+    sums = {path.name: _sum(path) for path in sorted(folder.iterdir())}
+    write_json(folder / ABOUT, {"format": FORMAT, "kind": kind, "files": sums, **about})
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """Return the content of `engine.json`.
+
+    Raises:
+        InputError: it is missing, damaged or of another version.
+    """
+    try:
+        found = json.loads((folder / ABOUT).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} is no exported model: {ABOUT} cannot be read.") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise InputError(f"{folder} was exported by another version: export the model again.")
+    return found
+
+
+def is_whole(folder: Path) -> bool:
+    """Tell whether all files of an engine are there as they were written."""
+    try:
+        files = read_about(folder)["files"]
+        return bool(files) and all(_sum(folder / name) == wanted for name, wanted in files.items())
+    except (InputError, OSError, KeyError, AttributeError, TypeError):
+        return False
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
