@@ -13,7 +13,7 @@ import torch
 
 from attnvgg.cli.common import run_command
 from attnvgg.cli.drawn_cases import Split, draw_cases
-from attnvgg.cli.image_case import kind_of, preprocess_of
+from attnvgg.cli.image_case import kind_of
 from attnvgg.cli.maps_report import (
     device_of,
     judge_faithfulness,
@@ -27,7 +27,7 @@ from attnvgg.errors import InputError
 from attnvgg.explain.audit_figure import Example, save_audit
 from attnvgg.files import atomic_path, write_json
 from attnvgg.models import Pretrained
-from attnvgg.training.checkpoint import load_model
+from attnvgg.training.checkpoint import load_model, preprocess_of
 from attnvgg.training.run import open_run, read_task
 
 logger = logging.getLogger(__name__)

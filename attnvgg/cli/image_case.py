@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,13 @@ import numpy as np
 import torch
 
 from attnvgg.data.decoding import read_image, read_mask
-from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
+from attnvgg.evaluation.probabilities import called_class, class_names, to_probabilities
 from attnvgg.explain import Case, Kind
 from attnvgg.explain.grad_cam import grad_cam
 from attnvgg.models import Pretrained
 from attnvgg.models.views import EightViews
-from attnvgg.training.predictions import to_probabilities
+from attnvgg.training.checkpoint import preprocess_of
 from attnvgg.training.run import RunFolder
 
 
@@ -41,7 +40,7 @@ def make_case(
         InputError: a file cannot be read, the model has no attention, or its configuration is
             not whole.
     """
-    preprocess = preprocess_of(model, convert)
+    preprocess = preprocess_of(model, convert=convert)
     images = preprocess(row["image"])[None]
     with torch.inference_mode():
         logits, attn1, attn2 = model(images)
@@ -67,41 +66,14 @@ def make_case(
     )
 
 
-def preprocess_of(model: Pretrained, convert: bool) -> Preprocess:
-    """Return the preprocessing of the model, accepting odd formats where either side does."""
-    preprocess = getattr(model, "preprocess", None)
-    if not isinstance(preprocess, Preprocess):
-        raise InputError(
-            "This model was saved without its preprocessing: how its images were cut and resized, "
-            "and so where its maps lie, cannot be known."
-        )
-    return replace(preprocess, convert=True) if convert else preprocess
-
-
 def _decision(config: dict[str, Any], probabilities: np.ndarray) -> tuple[list[str], int, int]:
     """Return the names of the classes, the one that is called, and the one to quote."""
     count = max(2, len(probabilities))
-    classes = class_names_of(config, count)
+    classes = class_names(config, count)
+    called = called_class(probabilities, config.get("threshold"))
     if count > 2:
-        called = int(probabilities.argmax())
         return classes, called, called
-    threshold = config.get("threshold")
-    called = int(probabilities[-1] >= (0.5 if threshold is None else threshold))
     return classes, called, 1
-
-
-def class_names_of(config: Mapping[str, Any], count: int) -> list[str]:
-    """Return the names of the classes that a model tells apart.
-
-    Raises:
-        InputError: its configuration names another number of them.
-    """
-    names = config.get("classes") or list(range(count))
-    if not isinstance(names, list) or len(names) != count:
-        raise InputError(
-            f"This model tells {count} classes apart, but its config.json has {names}."
-        )
-    return [str(name) for name in names]
 
 
 def _label(row: Mapping[Any, Any], classes: Sequence[str]) -> str | None:

@@ -12,13 +12,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from attnvgg.cli.image_case import class_names_of, preprocess_of
 from attnvgg.data.inspection import image_size, refusal
 from attnvgg.evaluation.bootstrap import Bootstrapped, group_bootstrap, share_interval
 from attnvgg.evaluation.intervals import group_codes
+from attnvgg.evaluation.probabilities import class_names
 from attnvgg.explain.faithfulness import Probabilities
 from attnvgg.explain.grad_cam import grad_cam
 from attnvgg.models import Pretrained
+from attnvgg.training.checkpoint import preprocess_of
 
 BATCH = 64
 GRAD_CAM = "Grad-CAM"
@@ -127,7 +128,7 @@ def read_sample(model: Pretrained, rows: pd.DataFrame, device: torch.device) -> 
         has_mask=known,
         labels=rows["label"].to_numpy(),
         groups=rows["group"].to_numpy() if "group" in rows else None,
-        classes=class_names_of(model.config, probabilities.shape[1]),
+        classes=class_names(model.config, probabilities.shape[1]),
         called=called,
     )
 

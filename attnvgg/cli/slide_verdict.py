@@ -15,10 +15,10 @@ from torch import Tensor
 from attnvgg.cli.bag_runs import members, read_bags_config
 from attnvgg.errors import InputError
 from attnvgg.evaluation import evaluate_predictions, read_predictions
+from attnvgg.evaluation.probabilities import to_probabilities
 from attnvgg.models import BagClassifier
 from attnvgg.training.bag_config import DIGITS, TrainBagsConfig
 from attnvgg.training.checkpoint import load_model
-from attnvgg.training.predictions import to_probabilities
 from attnvgg.training.run import RunFolder, read_task
 
 logger = logging.getLogger(__name__)

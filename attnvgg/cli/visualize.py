@@ -19,7 +19,6 @@ from attnvgg.cli.image_case import (
     caption_of,
     kind_of,
     make_case,
-    preprocess_of,
     take_threshold,
 )
 from attnvgg.cli.visualize_bags import visualize_bags
@@ -31,7 +30,7 @@ from attnvgg.explain import LONGEST, Case, Interpolation, save_grid, save_panels
 from attnvgg.explain.slide_figures import MOST
 from attnvgg.models import Pretrained
 from attnvgg.models.views import with_views
-from attnvgg.training.checkpoint import load_model
+from attnvgg.training.checkpoint import load_model, preprocess_of
 from attnvgg.training.run import RunFolder, newest_run, open_run, read_task
 
 logger = logging.getLogger(__name__)
@@ -126,7 +125,7 @@ def visualize(config: VisualizeConfig) -> None:
         assert run is not None  # without files there is a run
         rows, title = _draw_cases(run, config)
         output = config.output or run.path / "attention.png"
-    _check_files(rows, preprocess_of(model, config.convert).convert)
+    _check_files(rows, preprocess_of(model, convert=config.convert).convert)
     cases = _make_cases(model, rows, config, output.with_suffix(""), options)
     for number in range(1, math.ceil(len(rows) / config.count) + 1):
         page = list(islice(cases, config.count))

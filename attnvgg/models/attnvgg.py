@@ -7,7 +7,14 @@ from torch import Tensor, nn
 
 from attnvgg.errors import InputError
 from attnvgg.models.attention import AttentionBlock
-from attnvgg.models.backbone import CHANNELS, Weights, select, torchvision_state, vgg_stages
+from attnvgg.models.backbone import (
+    CHANNELS,
+    Image,
+    Weights,
+    select,
+    torchvision_state,
+    vgg_stages,
+)
 from attnvgg.models.pretrained import Pretrained
 from attnvgg.models.weights import load_state
 
@@ -51,6 +58,8 @@ class AttnVGG(Pretrained):
         InputError: impossible arguments, or weights that do not fit.
     """
 
+    reads = (3, 4, 5)  # pooled maps
+
     def __init__(
         self,
         num_classes: int,
@@ -78,8 +87,11 @@ class AttnVGG(Pretrained):
         self.dropout = _dropout(dropout)
         self.classifier = _classifier(guide + local3 + local4, num_classes)
 
-    def forward(self, image: Tensor) -> ImageOutput:
-        """Classify normalised images (B, 3, H, W) of at least 32 pixels a side."""
+    def forward(self, image: Image) -> ImageOutput:
+        """Classify normalised images (B, 3, H, W) of at least 32 pixels a side.
+
+        In place of the images may stand the maps of the first stages, see `VGGStages`.
+        """
         _, _, pool3, pool4, pool5 = self.stages(image)  # (B, C, H/8, W/8), H/16, H/32
         attn1, attended3 = self.attn1(pool3, pool5)  # (B, 1, H/8, W/8), (B, 256)
         attn2, attended4 = self.attn2(pool4, pool5)  # (B, 1, H/16, W/16), (B, 512)
@@ -99,6 +111,8 @@ class VGGGAP(Pretrained):
         weights: as for `AttnVGG`.
     """
 
+    reads = (5,)
+
     def __init__(
         self,
         num_classes: int,
@@ -112,8 +126,11 @@ class VGGGAP(Pretrained):
         self.dropout = _dropout(dropout)
         self.classifier = _classifier(CHANNELS[-1], num_classes)
 
-    def forward(self, image: Tensor) -> ImageOutput:
-        """Classify normalised images (B, 3, H, W) of at least 32 pixels a side."""
+    def forward(self, image: Image) -> ImageOutput:
+        """Classify normalised images (B, 3, H, W) of at least 32 pixels a side.
+
+        In place of the images may stand the maps of the first stages, see `VGGStages`.
+        """
         average = self.stages(image)[-1].mean(dim=(2, 3))  # (B, 512)
         logits = self.classifier(self.dropout(average))  # (B, K)
         return ImageOutput(logits, None, None)

@@ -2,9 +2,9 @@
 
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from attnvgg.errors import InputError
 from attnvgg.models.weights import State, load_state, read_state
 
 Weights: TypeAlias = str | os.PathLike[str] | WeightsEnum | None
+Image: TypeAlias = Tensor | Sequence[Tensor | None]  # pixels, or maps of the first stages
 
 BACKBONES = tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn"))
 CHANNELS = (64, 128, 256, 512, 512)  # of the five pooled maps, the same in every VGG
@@ -28,29 +29,82 @@ class WeightsUnavailable(InputError):
 
 
 class VGGStages(nn.Sequential):
-    """The convolutional part of VGG, one stage a pooling, each halving the image."""
+    """The convolutional part of VGG, one stage a pooling, each halving the image.
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    Attributes:
+        frozen: so many stages, from the first on, are not trained.
+    """
+
+    frozen: int = 0
+
+    def freeze(self, count: int) -> None:
+        """Keep the first stages as they are: weights, and the statistics of batch norm.
+
+        Call it before an optimiser, or what shares the model among processes, is made.
+        """
+        self.frozen = count
+        self.requires_grad_(True)
+        for stage in self[:count]:
+            stage.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; frozen stages stay in eval mode."""
+        super().train(mode)
+        for stage in self[: self.frozen]:
+            stage.eval()
+        return self
+
+    def forward(self, image: Image) -> tuple[Tensor, ...]:
         """Return the pooled map of each stage, (B, 64, H/2, W/2) to (B, 512, H/32, W/32).
 
         Args:
-            image: (B, 3, H, W), normalised, at least 32 pixels a side, square or not.
+            image: (B, 3, H, W), normalised, at least 32 pixels a side, square or not; or the maps
+                of the first stages, computed before, None for those that nobody asks for: the
+                stages after them go on from the last.
 
         Raises:
             InputError: another shape.
         """
-        if image.ndim != 4 or image.shape[1] != 3:
-            raise InputError(f"Images must be (B, 3, H, W), not {tuple(image.shape)}.")
-        if min(image.shape[2:]) < SMALLEST:
-            height, width = image.shape[2:]
-            raise InputError(
-                f"Images must be at least {SMALLEST} pixels a side, not {height} x {width}."
-            )
-        maps = []
-        for stage in self:
-            image = stage(image)  # (B, C, H / 2**i, W / 2**i)
+        maps: list[Tensor] = [] if isinstance(image, Tensor) else list(image)  # type: ignore[arg-type]
+        image = maps[-1] if maps else _checked(image)
+        for number in range(len(maps), len(self)):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and number >= self.frozen):
+                image = self[number](image)  # (B, C, H / 2**i, W / 2**i)
             maps.append(image)
         return tuple(maps)
+
+
+class Trunk(nn.Module):
+    """The first stages alone, as a network that returns what the rest of a model reads.
+
+    Args:
+        stages: of the model.
+        count: how many of them.
+        reads: numbers of the stages, from 1 on, whose maps the model reads.
+    """
+
+    def __init__(self, stages: VGGStages, count: int, reads: Sequence[int]) -> None:
+        super().__init__()
+        self.stages = stages[:count]
+        self.kept = tuple(sorted({count} | {number for number in reads if number <= count}))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the maps of the stages `kept`."""
+        maps = self.stages(image)
+        return tuple(maps[number - 1] for number in self.kept)
+
+
+def _checked(image: Image) -> Tensor:
+    assert isinstance(image, Tensor)
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise InputError(f"Images must be (B, 3, H, W), not {tuple(image.shape)}.")
+    if min(image.shape[2:]) < SMALLEST:
+        height, width = image.shape[2:]
+        raise InputError(
+            f"Images must be at least {SMALLEST} pixels a side, not {height} x {width}."
+        )
+    return image
 
 
 def vgg_stages(backbone: str, state: State | None = None, origin: object = None) -> VGGStages:

@@ -12,8 +12,8 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from attnvgg.errors import InputError
+from attnvgg.evaluation.probabilities import to_probabilities
 from attnvgg.models import BagClassifier
-from attnvgg.training.predictions import to_probabilities
 
 
 class InstanceLog:

@@ -83,7 +83,8 @@ def assemble(
     labels = training["label"].to_numpy(copy=True)
     model = model.to(accelerator.device)
     criterion = _rehearse(model, config.loss, labels, rehearsal, accelerator.device)
-    optimizer = make_optimizer(model.parameters(), config.optim)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = make_optimizer(trained, config.optim)
     steps = max(1, batches.batches // config.accumulate)
     scheduler = make_scheduler(optimizer, config.optim, config.epochs, steps)
     if accelerator.scaler is not None:  # for all but fp16 the wrapper does nothing, at a cost

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from attnvgg.data.digits import GreyPreprocess
 from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
 from attnvgg.files import atomic_path
-from attnvgg.models import Pretrained, load_pretrained
+from attnvgg.models import BagClassifier, Pretrained, load_pretrained
 
 FORMAT = 1
 
@@ -132,3 +132,24 @@ def _preprocess(saved: dict[str, Any]) -> Callable[..., Tensor]:
     if kind == "features":
         return lambda features: torch.as_tensor(features, dtype=torch.float32)
     return Preprocess.from_dict(saved)
+
+
+def preprocess_of(model: Pretrained, *, convert: bool = False) -> Preprocess:
+    """Return how the images of a model are cut and resized.
+
+    Args:
+        model: from `load_model`.
+        convert: accept odd formats, where the model itself does not.
+
+    Raises:
+        InputError: it is a model of bags, or was saved without it.
+    """
+    if isinstance(model, BagClassifier):
+        raise InputError("This model is of bags: give one of images.")
+    preprocess = getattr(model, "preprocess", None)
+    if not isinstance(preprocess, Preprocess):
+        raise InputError(
+            "This model was saved without its preprocessing: how its images were cut and resized, "
+            "and so where its maps lie, cannot be known."
+        )
+    return replace(preprocess, convert=True) if convert else preprocess

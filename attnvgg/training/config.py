@@ -67,8 +67,26 @@ class ModelConfig:
     """Dropout before the last layer."""
     weights: str | None = "imagenet"
     """imagenet, null (random), or a file of backbone weights."""
+    freeze: int = 0
+    """VGG stages, from the first on, that stay as they start: 0 to 5."""
     start: str | None = None
     """Written by the run: what the backbone did start from."""
+
+
+@dataclass(frozen=True)
+class FrozenConfig:
+    """What `--model.freeze` stages make of the images, computed once and then trained from."""
+
+    views: int = 0
+    """Augmented views of each training image that are kept; the epochs take turns with them. 0:
+    nothing is kept, each step computes the frozen stages anew."""
+    engine: Literal["eager", "compiled", "onnx", "openvino", "openvino-int8"] = "eager"
+    """What computes them. openvino-int8 is several times faster, but the maps are not quite those
+    of the model that is saved; on a GPU only eager and compiled."""
+    cache: Path | None = None
+    """Folder where they are kept; null: attnvgg/frozen in the user's cache folder."""
+    cache_gib: float = 50.0
+    """Bound of that folder in GiB; those that were not used for longest make room."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +113,8 @@ class TrainConfig(RunConfig):
     """Which cases, how they are split, and how a picture becomes a tensor."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Which network."""
+    frozen: FrozenConfig = field(default_factory=FrozenConfig)
+    """What `--model.freeze` stages make of the images, computed once and then trained from."""
     loss: ImageLossConfig = field(default_factory=ImageLossConfig)
     """Focal loss, and what is asked of the attention maps."""
 
@@ -105,7 +125,9 @@ SAMPLE = {"data.image_size": 96, "batch_size": 16, "optim.average": 0.98}
 
 AT_LEAST = {
     "data.keep_negatives": 1, "data.positive_repeats": 1, "data.passes": 1, "seeds": 1, "folds": 1,
+    "model.freeze": 0, "frozen.views": 0, "frozen.cache_gib": 0,
 }  # fmt: skip
+STAGES = 5  # of VGG
 RESOLVED = (
     "batch_size", "data.image_size", "data.resize", "data.root", "model.num_classes", "optim.lr",
 )  # fmt: skip
@@ -136,7 +158,7 @@ def check(config: TrainConfig) -> None:
     wrong = impossible(config, AT_LEAST)
     if config.model.name == "vgg" and config.data.image_size not in (None, 224):
         wrong.append("--model.name vgg: its dense layers need --data.image_size 224")
-    wrong += _impossible_prior(config)
+    wrong += _impossible_prior(config) + _impossible_freezing(config)
     if config.seeds > 1 and config.folds > 1:
         wrong.append(f"--seeds {config.seeds}: not together with --folds {config.folds}")
     if wrong:
@@ -151,4 +173,23 @@ def _impossible_prior(config: TrainConfig) -> list[str]:
     has_maps = config.model.name == "attnvgg" and config.model.attention
     if loss.prior != "none" and not has_maps:
         wrong.append(f"--loss.prior {loss.prior}: this model has no attention maps")
+    return wrong
+
+
+def _impossible_freezing(config: TrainConfig) -> list[str]:
+    """Return what is wrong with frozen stages and what is kept of them, a line each."""
+    freeze, views, wrong = config.model.freeze, config.frozen.views, []
+    if freeze > STAGES:
+        wrong.append(f"--model.freeze {freeze}: VGG has {STAGES} stages")
+    if not views:
+        return wrong
+    option = f"--frozen.views {views}"
+    if not freeze:
+        wrong.append(f"{option}: needs --model.freeze, the number of stages computed once")
+    if config.model.name == "vgg":
+        wrong.append(f"{option}: not with --model.name vgg, whose dense layers take most of a step")
+    if config.loss.prior != "none":
+        wrong.append(f"{option}: not with --loss.prior, whose masks would need views of their own")
+    if views > 1 and config.data.augmentation == "none":
+        wrong.append(f"{option}: all are alike with --data.augmentation none, keep 1")
     return wrong

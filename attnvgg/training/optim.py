@@ -62,10 +62,16 @@ def make_average(model: nn.Module, config: OptimConfig) -> AveragedModel | None:
     def blend(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
         share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
         for mean, value in zip(averaged, current, strict=True):
+            if mean.data_ptr() == value.data_ptr():
+                continue  # see below
             if mean.is_floating_point():
                 mean.lerp_(value, share)
             else:
                 mean.copy_(value)  # a count of batches
 
     with torch.no_grad():
-        return AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
+        average = AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
+    for mine, its in zip(average.module.parameters(), model.parameters(), strict=True):
+        if not its.requires_grad:
+            mine.data = its.data  # frozen: the same memory, and nothing to do in a step
+    return average

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attnvgg.evaluation.metrics import average_precision, choose_threshold, roc_auc
+from attnvgg.evaluation.probabilities import to_probabilities
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,6 @@ class Predictions:
     def renumbered(self, rows: np.ndarray) -> Predictions:
         """Return the same with `index` i replaced by `rows[i]`: from a subset to its whole."""
         return replace(self, index=rows[self.index])
-
-
-def to_probabilities(logits: np.ndarray) -> np.ndarray:
-    """Turn logits (n, K) into probabilities in [0, 1]: (n, 1) of class 1 for K=1, else (n, K)."""
-    values = torch.from_numpy(logits).double()
-    return (values.sigmoid() if values.shape[1] == 1 else values.softmax(1)).numpy()
 
 
 def joined(seen: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Predictions:

@@ -117,7 +117,8 @@ class RunConfig:
 # What may differ between a run and its continuation: how long, and on which machine.
 CHANGEABLE = {
     "epochs", "patience", "device", "threads", "save_minutes", "resume",
-    "data.workers", "data.cache", "data.cache_gib", "eval_batch_size",
+    "data.workers", "data.cache", "data.cache_gib", "eval_batch_size", "frozen.cache",
+    "frozen.cache_gib",
 }  # fmt: skip
 
 AT_LEAST = {

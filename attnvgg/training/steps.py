@@ -134,9 +134,12 @@ def model_inputs(batch: Mapping[str, Any], device: torch.device) -> tuple[Any, .
     """Return what the model is called with: an image batch or a ragged batch of bags.
 
     Args:
-        batch: `image` (B, 3, H, W), or `instances` (sum N, ...) with `offsets` (B + 1).
+        batch: `image` (B, 3, H, W), or `maps` of its first stages, in half precision or None; or
+            `instances` (sum N, ...) with `offsets` (B + 1).
         device: where it goes.
     """
+    if "maps" in batch:
+        return ([m if m is None else m.to(device).float() for m in batch["maps"]],)
     if "image" in batch:  # with the channels last it is faster, and the numbers are the same
         moved = batch["image"].to(device, non_blocking=True)
         return (moved.contiguous(memory_format=torch.channels_last),)

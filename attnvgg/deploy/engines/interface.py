@@ -21,10 +21,12 @@ class Engine(ABC):
     Attributes:
         name: one of `ENGINES`.
         words: what it computes with, for people.
+        agreement: what its comparison with PyTorch gave when it was built; None: not compared.
     """
 
     name: str
     words: str
+    agreement: dict[str, Any] | None = None
 
     @abstractmethod
     def __call__(self, images: Images) -> Outputs:

@@ -81,7 +81,8 @@ def open_engine(
         engine = files.open(folder, threads)
         return {} if source.verify is None else {"agreement": source.verify(engine)}
 
-    return files.open(kept(key_of(source, kind, files.packages), kind, build, cache), threads)
+    folder = kept(key_of(source, kind, files.packages), kind, build, cache)
+    return _opened(folder, read_about(folder), threads)
 
 
 def open_folder(folder: Path, threads: int | None = None) -> tuple[Engine, dict[str, Any]]:
@@ -96,7 +97,13 @@ def open_folder(folder: Path, threads: int | None = None) -> tuple[Engine, dict[
     check_available(about["kind"])
     if not is_whole(folder):
         raise InputError(f"The files in {folder} are not those exported: export the model again.")
-    return FROM_FILES[about["kind"]].open(folder, threads), about
+    return _opened(folder, about, threads), about
+
+
+def _opened(folder: Path, about: dict[str, Any], threads: int | None) -> Engine:
+    engine = FROM_FILES[about["kind"]].open(folder, threads)
+    engine.agreement = about.get("agreement")
+    return engine
 
 
 def check_available(kind: str) -> None:
