@@ -51,6 +51,25 @@ def draw_disc(rng, label, side=64):
     return cv2.fillPoly(image, [points.astype(np.int32)], (70, 90, 120))
 
 
+@pytest.fixture(scope="module")
+def thin_vgg():
+    """VGG-11 with an eighth of its channels, for all models of a module: most of the time goes.
+
+    What such a module tests is what is done with models, not what they are. The session's runs
+    have all channels: they must not be asked for in it.
+    """
+    from torchvision.models import vgg
+
+    import attnvgg.models.attnvgg
+
+    channels = (8, 16, 32, 64, 64)
+    layers = [8, "M", 16, "M", 32, 32, "M", 64, 64, "M", 64, 64, "M"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(vgg.cfgs, "A", layers)
+        patch.setattr(attnvgg.models.attnvgg, "CHANNELS", channels)
+        yield
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
     """A CSV of 62 pictures of 20 patients, and the pictures beside it."""

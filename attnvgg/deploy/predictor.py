@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +27,7 @@ from attnvgg.deploy.reading import read_ahead
 from attnvgg.errors import InputError
 from attnvgg.evaluation.probabilities import called_class, class_names, to_probabilities
 from attnvgg.models import Pretrained, VGGDense
+from attnvgg.models.weights import digest
 from attnvgg.training.checkpoint import load_model, preprocess_of
 
 logger = logging.getLogger(__name__)
@@ -70,6 +73,7 @@ class Predictor:
         config: of the model: `classes`, `threshold`, `metrics` and more.
         preprocess: from a file, an opened image or pixels to (3, size, size).
         threshold: of class 1, locked on validation, or None.
+        digest: of the weights, or of the exported files.
 
     Raises:
         InputError: nothing loadable is there, or the engine cannot be had.
@@ -92,6 +96,7 @@ class Predictor:
         else:
             model = load_model(folder if folder.is_dir() else str(path_or_hub))
             self.config, self.preprocess = model.config, preprocess_of(model)
+            self.digest = digest(model.state_dict())
             sets = _image_sets(folder, calibration)
             chosen = self._choose(engine, device, sets[0] is not None)
             source = source_of(model, self.preprocess, *sets)
@@ -110,6 +115,7 @@ class Predictor:
         if not isinstance(about.get("model"), dict):
             raise InputError(f"{folder} is an engine without its model: export the run again.")
         self.config, self.reason = about["model"], "exported"
+        self.digest = hashlib.sha256(json.dumps(about["files"]).encode()).hexdigest()
         self.preprocess = Preprocess.from_dict(self.config["preprocess"])
 
     def _choose(self, engine: str, device: str, can_calibrate: bool) -> tuple[str, str]:
@@ -149,8 +155,7 @@ class Predictor:
     @property
     def classes(self) -> list[str]:
         """Return the names of the classes."""
-        names = self.config.get("classes")
-        return class_names(self.config, len(names) if names else 2)
+        return class_names(self.config, max(2, self.config["arguments"]["num_classes"]))
 
     def __call__(self, images: Iterable[Any], batch_size: int = BATCH) -> Iterator[Prediction]:
         """Yield a prediction an image, in order; files are decoded while others are computed.

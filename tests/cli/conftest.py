@@ -6,29 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torchvision.models import vgg
 
-import attnvgg.models.attnvgg
 from attnvgg.cli import bag_cases
 from attnvgg.cli.train_bags import main
 from attnvgg.data.digits import load_digits
 
 WIDTH = 6  # of the features
-
-
-@pytest.fixture(scope="module")
-def thin_vgg():
-    """VGG-11 with an eighth of its channels, for all models of a module: most of the time goes.
-
-    What such a module tests is what is done with models, not what they are. The session's runs
-    have all channels: they must not be asked for in it.
-    """
-    channels = (8, 16, 32, 64, 64)
-    layers = [8, "M", 16, "M", 32, 32, "M", 64, 64, "M", 64, 64, "M"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(vgg.cfgs, "A", layers)
-        patch.setattr(attnvgg.models.attnvgg, "CHANNELS", channels)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,8 @@ def build_openvino_int8(source: Source, folder: Path) -> None:
             f"8 bits are calibrated on training images: {len(single)} are too few, give at least "
             f"{FEWEST}."
         )
-    logging.getLogger("nncf").setLevel(logging.ERROR)
+    for name in ("nncf", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # nothing in them is for users
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
         quantised = nncf.quantize(
             _converted(source),
