@@ -161,12 +161,22 @@ def test_the_page_is_whole_and_asks_nobody(table):
     assert "<b>x</b>" not in page
 
 
-def test_the_page_in_a_browser(table, tmp_path):
-    browser = (
-        os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    )
-    if browser is None:
+@pytest.fixture
+def browser(tmp_path):
+    """A Chromium that starts on this machine."""
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
         pytest.skip("no chromium: set CHROMIUM to one")
+    profile = f"--user-data-dir={tmp_path / 'empty'}"
+    words = [found, "--headless", "--no-sandbox", "--disable-gpu", profile, "--dump-dom"]
+    try:
+        subprocess.run([*words, "about:blank"], check=True, capture_output=True, timeout=60)
+    except (subprocess.SubprocessError, OSError) as error:
+        pytest.skip(f"{found} does not start here: {error}")
+    return found
+
+
+def test_the_page_in_a_browser(table, tmp_path, browser):
     assert evaluate([str(table)]) == 0
     picture, log = tmp_path / "page.png", tmp_path / "net.json"
     page = table.with_name("theirs_report") / "report.html"
@@ -184,6 +194,16 @@ def test_the_page_in_a_browser(table, tmp_path):
     shown = cv2.imread(str(picture))
     blue = (np.abs(shown.astype(int) - (122, 87, 34)) < 12).all(axis=2)  # the curves
     assert blue.sum() > 500
+
+
+def test_a_report_does_not_replace_what_it_judges(table, capsys):
+    place = table.parent / "probabilities.csv"
+    table.rename(place)
+    before = place.read_bytes()
+    assert evaluate([str(place), f"--out={place.parent}"]) == 2
+    assert "would replace" in capsys.readouterr().err
+    assert place.read_bytes() == before
+    assert evaluate([str(place)]) == 0
 
 
 def test_a_run_gets_its_report_and_says_that_it_is_a_run(run):
