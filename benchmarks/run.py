@@ -8,7 +8,20 @@ from pathlib import Path
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks are not installed
 
-NAMES = ("data", "train", "overlays", "bags", "slides", "evaluation", "audit")
+NAMES = (
+    "data",
+    "train",
+    "overlays",
+    "bags",
+    "slides",
+    "evaluation",
+    "audit",
+    "infer",
+    "predict",
+    "frozen",
+    "growth",
+    "gpu",
+)
 
 
 def main(names: list[str]) -> int:

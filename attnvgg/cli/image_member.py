@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any, cast
 
 import pandas as pd
 from accelerate import Accelerator
 from torch import nn
+from torch.utils.data import Dataset
 
 from attnvgg.cli.evaluate import judge
+from attnvgg.cli.image_frozen import compute_frozen, plan_frozen
 from attnvgg.data.images import prepare_images
 from attnvgg.data.manifest import write_manifest
 from attnvgg.models import Pretrained
@@ -51,7 +54,11 @@ def train_member(
         prepare_images(list(datasets.values()), workers)
     accelerator.wait_for_everyone()
     model, config = build_model(config, manifest, resumed=run.state.is_file())
-    trainer = make_trainer(config, accelerator, model, manifest, datasets["train"])
+    plan = plan_frozen(config, run, accelerator, model, datasets)
+    sets: Mapping[str, Dataset[Any]] = datasets if plan is None else plan.datasets
+    trainer = make_trainer(config, accelerator, model, manifest, sets["train"])
+    if plan is not None:
+        compute_frozen(config, plan, accelerator, workers)
     begin(run, config, manifest, accelerator, size=8 * _size(model))
     logger.info("Run folder: %s   (start: %s)", run.path, config.model.start)
 
@@ -66,7 +73,7 @@ def train_member(
             validation=row,
         )
 
-    validation = judging_loader(config, accelerator, datasets["val"], workers)
+    validation = judging_loader(config, accelerator, sets["val"], 0 if plan else workers)
     with run.locked():
         fit(trainer, validation, run, save_best)
         metrics = judge(run, accelerator, config)

@@ -17,10 +17,10 @@ from attnvgg.cli.image_member import begin, train_member
 from attnvgg.cli.image_runs import is_single, settle, train_members
 from attnvgg.cli.job import run_training
 from attnvgg.errors import InputError
-from attnvgg.training.config import RESOLVED, TrainConfig, check, resolve
+from attnvgg.training.config import CHANGEABLE, RESOLVED, TrainConfig, check, resolve
 from attnvgg.training.engine import make_accelerator
 from attnvgg.training.run import RunFolder, new_run_name, open_run, read_cases
-from attnvgg.training.run_config import CHANGEABLE, flatten, require_resolved, updated
+from attnvgg.training.run_config import flatten, require_resolved, updated
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import os
 import pickle
 from collections.abc import Iterator, Sequence
 from http.client import HTTPException
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -66,12 +66,12 @@ class VGGStages(nn.Sequential):
         Raises:
             InputError: another shape.
         """
-        maps: list[Tensor] = [] if isinstance(image, Tensor) else list(image)  # type: ignore[arg-type]
-        image = maps[-1] if maps else _checked(image)
+        maps: list[Any] = [] if isinstance(image, Tensor) else list(image)
+        newest: Tensor = maps[-1] if maps else _checked(image)
         for number in range(len(maps), len(self)):
             with torch.set_grad_enabled(torch.is_grad_enabled() and number >= self.frozen):
-                image = self[number](image)  # (B, C, H / 2**i, W / 2**i)
-            maps.append(image)
+                newest = self[number](newest)  # (B, C, H / 2**i, W / 2**i)
+            maps.append(newest)
         return tuple(maps)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from torch.utils.data import Dataset
 
 from attnvgg.data.images import ImageDataset
 from attnvgg.data.transforms import augmentation
@@ -21,6 +23,7 @@ from attnvgg.models import (
     VGGDense,
     WeightsUnavailable,
 )
+from attnvgg.models.backbone import VGGStages
 from attnvgg.training.build import assemble, loader_workers, make_preprocess, open_cache
 from attnvgg.training.config import TrainConfig
 from attnvgg.training.run_config import updated
@@ -87,6 +90,13 @@ def build_model(
 
 
 def _construct(config: TrainConfig, logits: int, weights: str | None) -> Pretrained:
+    model = _network(config, logits, weights)
+    if config.model.freeze:
+        cast(VGGStages, model.stages).freeze(config.model.freeze)
+    return model
+
+
+def _network(config: TrainConfig, logits: int, weights: str | None) -> Pretrained:
     model = config.model
     if model.name == "gap":
         return VGGGAP(logits, dropout=model.dropout, backbone=model.backbone, weights=weights)
@@ -108,9 +118,9 @@ def make_trainer(
     accelerator: Accelerator,
     model: Pretrained,
     manifest: pd.DataFrame,
-    dataset: ImageDataset,
+    dataset: Dataset[Any],
 ) -> Trainer:
-    """Put together what takes part in training on images.
+    """Put together what takes part in training on images, or on what frozen stages made of them.
 
     Raises:
         InputError: the training set does not fill one optimiser step, or model, loss and size of
@@ -120,14 +130,16 @@ def make_trainer(
     labels = training["label"].to_numpy(copy=True)
     repeats = np.where(labels > 0, config.data.positive_repeats, 1) * config.data.passes
     model = model.to(memory_format=torch.channels_last)
-    side = dataset.preprocess.size
-    rehearsal = {"image": torch.zeros(1, 3, side, side)}
-    workers = loader_workers(config.data.workers, accelerator)
+    assert config.data.image_size is not None  # filled in by `resolve`
+    rehearsal = {"image": torch.zeros(1, 3, config.data.image_size, config.data.image_size)}
+    # Maps of frozen stages are in the memory already: a process of its own would only copy them.
+    workers = 0 if config.frozen.views else loader_workers(config.data.workers, accelerator)
     trainer = assemble(config, accelerator, model, training, repeats, dataset, workers, rehearsal)
-    return replace(trainer, prior=_make_prior(config, dataset))
+    forward = torch.compile(trainer.model) if config.compile else trainer.model
+    return replace(trainer, model=forward, prior=_make_prior(config, dataset))
 
 
-def _make_prior(config: TrainConfig, dataset: ImageDataset) -> AttentionPrior | None:
+def _make_prior(config: TrainConfig, dataset: Any) -> AttentionPrior | None:
     """Return the prior on attention, after telling how many images have a mask for it.
 
     Raises:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from attnvgg.errors import InputError
+from attnvgg.training import run_config
 from attnvgg.training.run_config import (
     LossConfig,
     PictureConfig,
@@ -109,6 +110,8 @@ class TrainConfig(RunConfig):
     folds: int = 1
     """Cross-validation: so many models, each tested on its own part of the patients; 1: one split,
     by `data.fractions`."""
+    compile: bool = False
+    """Let PyTorch write code for the training step: worth the minutes that takes on a GPU."""
     data: DataConfig = field(default_factory=DataConfig)
     """Which cases, how they are split, and how a picture becomes a tensor."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -127,6 +130,8 @@ AT_LEAST = {
     "data.keep_negatives": 1, "data.positive_repeats": 1, "data.passes": 1, "seeds": 1, "folds": 1,
     "model.freeze": 0, "frozen.views": 0, "frozen.cache_gib": 0,
 }  # fmt: skip
+# What may differ between a run on images and its continuation.
+CHANGEABLE = run_config.CHANGEABLE | {"compile", "frozen.cache", "frozen.cache_gib"}
 STAGES = 5  # of VGG
 RESOLVED = (
     "batch_size", "data.image_size", "data.resize", "data.root", "model.num_classes", "optim.lr",

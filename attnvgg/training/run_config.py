@@ -117,8 +117,7 @@ class RunConfig:
 # What may differ between a run and its continuation: how long, and on which machine.
 CHANGEABLE = {
     "epochs", "patience", "device", "threads", "save_minutes", "resume",
-    "data.workers", "data.cache", "data.cache_gib", "eval_batch_size", "frozen.cache",
-    "frozen.cache_gib",
+    "data.workers", "data.cache", "data.cache_gib", "eval_batch_size",
 }  # fmt: skip
 
 AT_LEAST = {

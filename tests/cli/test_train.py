@@ -177,6 +177,22 @@ def test_ctrl_c_is_told_apart(csv_options, tmp_path):
     assert "--resume" in output
 
 
+def test_compiling_changes_no_result(csv_options, tmp_path, monkeypatch):
+    options = [*csv_options, "--epochs=1", f"--out={tmp_path}"]
+    assert main([*options, "--name=plain"]) == 0
+    seen = []
+
+    def compiled(module):
+        seen.append(module)
+        return compile_with(module, backend="eager")  # captured, but no code written: seconds
+
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", compiled)
+    assert main([*options, "--name=compiled", "--compile=true"]) == 0
+    assert len(seen) == 1
+    assert_same_run(tmp_path / "plain", tmp_path / "compiled")
+
+
 def test_stop_within_an_epoch_is_exact(csv_options, tmp_path, monkeypatch):
     """Interrupted after every batch and resumed each time, a run ends with the same weights."""
     from attnvgg.training import engine

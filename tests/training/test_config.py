@@ -8,8 +8,8 @@ import yaml
 
 from attnvgg.cli.common import parse_config
 from attnvgg.training import bag_config
-from attnvgg.training.config import TrainConfig, resolve
-from attnvgg.training.run_config import CHANGEABLE, as_plain, flatten, updated
+from attnvgg.training.config import CHANGEABLE, TrainConfig, resolve
+from attnvgg.training.run_config import as_plain, flatten, updated
 
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.yaml"))
 

@@ -98,3 +98,22 @@ def test_the_average_is_the_recursion_it_says():
 def test_no_average_unless_asked_for():
     assert make_average(nn.Linear(1, 1), OptimConfig()) is None
     assert make_average(nn.Linear(1, 1), OptimConfig(average=0.0)) is None
+
+
+def test_an_average_shares_what_is_frozen_and_averages_the_rest():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    average = make_average(model, OptimConfig(average=0.5))
+    assert average.module[0].weight.data_ptr() == model[0].weight.data_ptr()
+    assert average.module[2].weight.data_ptr() != model[2].weight.data_ptr()
+    before = copy.deepcopy(model)
+    average.update_parameters(model)  # the first one copies
+    with torch.no_grad():
+        model[2].weight += 1
+        model[1].running_mean += 1
+    average.update_parameters(model)
+    share = 1 - min(0.5, 2 / 11)
+    torch.testing.assert_close(average.module[2].weight, before[2].weight + share)
+    torch.testing.assert_close(average.module[1].running_mean, torch.full((2,), share))
+    assert torch.equal(average.module[0].weight, before[0].weight)
