@@ -8,16 +8,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attnvgg.deploy.predictor import Predictor
     from attnvgg.models import AttentionBlock, AttnVGG, BagClassifier, FocalLoss
     from attnvgg.training.checkpoint import load_model
 
-__all__ = ["AttentionBlock", "AttnVGG", "BagClassifier", "FocalLoss", "load_model"]
+__all__ = ["AttentionBlock", "AttnVGG", "BagClassifier", "FocalLoss", "Predictor", "load_model"]
 
 HOMES = {
     "AttentionBlock": "attnvgg.models",
     "AttnVGG": "attnvgg.models",
     "BagClassifier": "attnvgg.models",
     "FocalLoss": "attnvgg.models",
+    "Predictor": "attnvgg.deploy.predictor",
     "load_model": "attnvgg.training.checkpoint",
 }
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from torch import nn
 from torch.utils.data import Dataset
 
 from attnvgg.data.images import ImageDataset
@@ -136,7 +137,7 @@ def make_trainer(
     workers = 0 if config.frozen.views else loader_workers(config.data.workers, accelerator)
     trainer = assemble(config, accelerator, model, training, repeats, dataset, workers, rehearsal)
     forward = torch.compile(trainer.model) if config.compile else trainer.model
-    return replace(trainer, model=forward, prior=_make_prior(config, dataset))
+    return replace(trainer, model=cast(nn.Module, forward), prior=_make_prior(config, dataset))
 
 
 def _make_prior(config: TrainConfig, dataset: Any) -> AttentionPrior | None:

@@ -19,7 +19,7 @@ from attnvgg.models.weights import digest
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2  # raise it when a builder makes something else of the same network
 ABOUT = "engine.json"
 
 

@@ -293,10 +293,12 @@ def test_folders_that_are_no_engine(tmp_path, engines, cache):
     (tmp_path / "engine.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(InputError, match="another version"):
         open_folder(tmp_path)
-    (tmp_path / "engine.json").write_text(json.dumps({"format": 1, "kind": "torch"}))
+    (tmp_path / "engine.json").write_text(json.dumps({"format": store.FORMAT, "kind": "torch"}))
     with pytest.raises(InputError, match="torch"):
         open_folder(tmp_path)
-    (tmp_path / "engine.json").write_text(json.dumps({"format": 1, "kind": "onnx", "files": {}}))
+    (tmp_path / "engine.json").write_text(
+        json.dumps({"format": store.FORMAT, "kind": "onnx", "files": {}})
+    )
     with pytest.raises(InputError, match="not those exported"):
         open_folder(tmp_path)
 
