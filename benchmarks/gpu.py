@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from attnvgg.deploy.engines import Source, open_engine
 from attnvgg.models import AttnVGG, FocalLoss
 from benchmarks.baseline import TutorialAttnVGG, tutorial_focal_loss
 
@@ -82,10 +83,12 @@ def main() -> None:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         AttnVGG(1).cuda().eval()(images[:1])
     each = 3 * counter.get_total_flops()
-    half, single = product_rate(torch.bfloat16), product_rate(torch.float32)
+    half = product_rate(torch.bfloat16)
+    torch.backends.cuda.matmul.allow_tf32 = True  # as cuDNN's convolutions have it by default
+    single = product_rate(torch.float32)
     print(
         f"gpu: {torch.cuda.get_device_name()}: products {half / GIGA:.0f} G operations/s (bf16), "
-        f"{single / GIGA:.0f} (32 bits)"
+        f"{single / GIGA:.0f} (TF32)"
     )
     ways = {
         "published": published_step(images, labels),
@@ -101,10 +104,27 @@ def main() -> None:
             f"  training, {name}: {rate:.0f} images/s, {100 * rate * each / ceiling:.0f}% of the "
             f"ceiling, {statistics.median(ratios):.2f}x ({min(ratios):.2f}-{max(ratios):.2f})"
         )
-    augmentation(images)
+    in_use(images)
+    augmentation()
 
 
-def augmentation(images: Tensor) -> None:
+def in_use(images: Tensor) -> None:
+    """Print images a second of the engine that a predictor takes, transfers included."""
+    model = AttnVGG(1, normalize_attn=True).eval()
+    engine = open_engine("eager", Source(model, "AttnVGG", SIZE), device="cuda")
+    theirs = TutorialAttnVGG(1, normalize_attn=True).cuda().eval()
+    pixels = images.cpu().numpy()
+
+    def published() -> None:
+        with torch.no_grad():
+            theirs(torch.from_numpy(pixels).cuda())[0].cpu()
+
+    pairs = [(seconds(published, STEPS), seconds(lambda: engine(pixels), STEPS)) for _ in range(5)]
+    ratio = statistics.median(a / b for a, b in pairs)
+    print(f"  in use: {BATCH / statistics.median(b for _, b in pairs):.0f} images/s, {ratio:.2f}x")
+
+
+def augmentation() -> None:
     """Print whether the loader keeps up: images a second that one process prepares."""
     import numpy as np
 

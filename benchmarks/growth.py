@@ -67,8 +67,7 @@ def main() -> None:
     """Print rates, floors, and times by size and batch."""
     run = trained_run()
     model = load_model(run)
-    training, _ = of_run(run)
-    source = source_of(model, preprocess_of(model), training, None)
+    source = source_of(model, preprocess_of(model), *of_run(run))
     engines = {name: open_engine(name, source) for name in NAMES}
     rate, small, reading = product_rate(), byte_product_rate(), read_rate()
     print(

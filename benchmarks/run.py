@@ -21,6 +21,7 @@ NAMES = (
     "frozen",
     "growth",
     "gpu",
+    "bags_infer",
 )
 
 

@@ -42,6 +42,8 @@ MACHINE = {
     errno.EISDIR,
     errno.EEXIST,
     errno.ENOENT,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
 }
 
 
@@ -98,6 +100,16 @@ def _tell(error: BaseException) -> int:
             f"{error.strerror}{where}; nothing is left half-written: {advice}.", WRONG_INPUT
         )
     return _complain(str(error), WRONG_INPUT)
+
+
+def parse_with_output(config_class: type[Any], words: Sequence[str], command: str) -> Any:
+    """Do as `parse_config`, with -o for --output, and with switches that need no "true"."""
+    switches = {f"--{item.name}" for item in fields(config_class) if item.type in (bool, "bool")}
+    found = ["--output" if word == "-o" else word for word in words]
+    for place, word in enumerate(found):
+        if word in switches and found[place + 1 : place + 2] not in (["true"], ["false"]):
+            found[place] = f"{word}=true"
+    return parse_config(config_class, found, command)
 
 
 def parse_config(config_class: type[Any], words: Sequence[str], command: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from attnvgg.cli.common import run_command
+from attnvgg.cli.common import parse_with_output, run_command
 from attnvgg.deploy.calibration import of_files, of_run
 from attnvgg.deploy.export import export_model
 from attnvgg.errors import InputError
@@ -31,16 +31,16 @@ class ExportConfig:
     """onnx; openvino; openvino-int8, calibrated on the run's training images; torch: a program for
     torch.export.load."""
     output: Path | None = None
-    """Folder of the files; null: export/<to> in the run, or <to> here."""
-    images: tuple[Path, ...] = ()
-    """Images, or folders of them, to calibrate and compare with where the run's are not here."""
+    """Folder of the files (-o); null: export/<to> in the run, or <to> here."""
+    images: Path | None = None
+    """Folder of images to calibrate and compare with, where those of the run are not here."""
     replace: bool = False
     """Replace an earlier export in that folder."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_command(export, ExportConfig, argv, "export")
+    return run_command(export, ExportConfig, argv, "export", parse_with_output)
 
 
 def export(config: ExportConfig) -> None:
@@ -49,8 +49,8 @@ def export(config: ExportConfig) -> None:
     model = load_model(place if place.is_dir() else config.model)
     preprocess_of(model)  # which says what is no model of images
     training, validation = of_run(place)
-    if config.images:
-        training = validation = of_files(config.images)
+    if config.images is not None:
+        training = validation = of_files([config.images])
     if validation is None:
         raise InputError(
             f"There are no images of {config.model} here to compare with: give some with --images."
@@ -65,5 +65,6 @@ def export(config: ExportConfig) -> None:
         validation=validation,
         replace=config.replace,
     )
-    logger.info("Compared with PyTorch: %s.", agreement.words)
+    same = "" if training and training != validation else ", the very images calibrated on"
+    logger.info("Compared with PyTorch: %s%s.", agreement.words, same)
     logger.info("Written: %s", folder)

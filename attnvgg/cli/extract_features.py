@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -18,9 +18,11 @@ from tqdm import tqdm
 from attnvgg.cli.common import Incomplete, run_command
 from attnvgg.data.slide_listing import slide_files
 from attnvgg.data.slide_sample import slide_sample
+from attnvgg.deploy.engines.kinds import check_available
 from attnvgg.deploy.extraction import Outcome, Pace, extract
-from attnvgg.deploy.feature_settings import FeatureSettings, unfinished
+from attnvgg.deploy.feature_settings import FeatureSettings, kept_calibration, unfinished
 from attnvgg.deploy.fleet import joined_process, over_ray, share_of, slide_worker
+from attnvgg.deploy.tile_calibration import Calibration, first_readable
 from attnvgg.deploy.tile_encoders import EncoderChoice, open_encoder
 from attnvgg.errors import InputError
 from attnvgg.training.signals import Interrupted, StopRequest
@@ -65,6 +67,9 @@ class ExtractConfig(FeatureSettings):
     """auto takes the GPU where there is one."""
     threads: int | None = None
     """CPU threads that compute, a batch each; null: PyTorch's choice."""
+    calibration: list[Path] | None = None
+    """Of --precision int8: slides, or folders of them, to calibrate on: [a.tiff,b.tiff]. null:
+    those of the features that are in --out, else the first four of the slides."""
     cluster: Literal["none", "ray"] = "none"
     """ray: a worker a GPU (or core) of the Ray cluster of RAY_ADDRESS, or of this machine. All of
     its machines must see the slides and the folder of the features."""
@@ -84,8 +89,9 @@ def extract_features(config: ExtractConfig) -> None:
         if config.cluster == "ray" and process.world > 1:
             raise InputError("--cluster ray spreads the slides itself: start it without torchrun.")
         slides = process.from_first(lambda: slide_files(config.slides or [_sample()]))
-        encoder = open_encoder(_choice(config))
         settings = _settings(config)
+        calibration = process.from_first(lambda: _calibration(config, settings, slides))
+        encoder = open_encoder(replace(_choice(config), calibration=calibration))
         # one decides for all, because files appear while a slower process is still looking
         waiting = process.from_first(lambda: unfinished(slides, config.out, settings, encoder))
         config.out.mkdir(parents=True, exist_ok=True)
@@ -94,7 +100,7 @@ def extract_features(config: ExtractConfig) -> None:
         with StopRequest() as stop:
             between = partial(_stop_when_told, stop)
             if config.cluster == "ray":
-                mine, done = waiting, _over_ray(config, waiting, between)
+                mine, done = waiting, _over_ray(config, encoder.choice, waiting, between)
             else:
                 mine, pace = share_of(waiting, process), _pace(config, process.local_rank)
                 done = extract(mine, config.out, encoder, settings, pace, between)
@@ -124,8 +130,14 @@ def check(config: ExtractConfig) -> None:
         wrong.append("--model: has a backbone, weights and image size of its own")
     if config.out.exists() and not config.out.is_dir():
         wrong.append(f"--out {config.out}: is not a folder")
+    if config.precision == "int8" and config.device == "cuda":
+        wrong.append("--precision int8: is computed on the CPU, not with --device cuda")
+    if config.precision != "int8" and config.calibration is not None:
+        wrong.append("--calibration: is for --precision int8")
     if wrong:
         raise InputError("These options cannot be:", wrong)
+    if config.precision == "int8":
+        check_available("openvino-int8")
     if config.device == "cuda" and config.cluster == "none" and not torch.cuda.is_available():
         raise InputError("With --device cuda a GPU is needed, and PyTorch sees none: use cpu.")
     if config.precision == "fp16" and not _on_gpu(config) and config.cluster == "none":
@@ -149,6 +161,25 @@ def _choice(config: ExtractConfig) -> EncoderChoice:
     return EncoderChoice("attnvgg", None, None, model)
 
 
+def _calibration(
+    config: ExtractConfig, settings: FeatureSettings, slides: Sequence[Path]
+) -> Calibration | None:
+    """Return what 8 bits are calibrated on; added features get the engine of those there."""
+    if config.precision != "int8":
+        return None
+    kept = kept_calibration(config.out, settings)
+    if config.calibration is None:
+        return kept or Calibration.of(first_readable(slides, settings.tiles), settings.tiles)
+    asked = Calibration.of(slide_files(config.calibration), settings.tiles)
+    if kept is not None and kept.name != asked.name:
+        raise InputError(
+            f"The features in {config.out} were calibrated on others than {asked.words}: leave "
+            "--calibration out to go on with theirs, or choose another --out. Theirs:",
+            kept.slides,
+        )
+    return kept or asked
+
+
 def _settings(config: ExtractConfig) -> FeatureSettings:
     return FeatureSettings(
         **{key.name: getattr(config, key.name) for key in fields(FeatureSettings)}
@@ -163,15 +194,17 @@ def _pace(config: ExtractConfig, local_rank: int = 0) -> Pace:
 
 
 def _on_gpu(config: ExtractConfig) -> bool:
-    return config.device != "cpu" and (config.device == "cuda" or torch.cuda.is_available())
+    may = config.device != "cpu" and config.precision != "int8"
+    return may and (config.device == "cuda" or torch.cuda.is_available())
 
 
 def _over_ray(
-    config: ExtractConfig, slides: list[Path], between: Callable[[], None]
+    config: ExtractConfig, choice: EncoderChoice, slides: list[Path], between: Callable[[], None]
 ) -> Iterator[Outcome]:
-    pace = Pace(config.batch_size, config.readers, config.device)
-    setup = partial(slide_worker, _choice(config), config.out.absolute(), _settings(config), pace)
-    gpus = None if config.device == "auto" else config.device == "cuda"
+    device = "cpu" if config.precision == "int8" else config.device
+    pace = Pace(config.batch_size, config.readers, device)
+    setup = partial(slide_worker, choice, config.out.absolute(), _settings(config), pace)
+    gpus = None if device == "auto" else device == "cuda"
     return over_ray(setup, slides, gpus, between, _lost)
 
 

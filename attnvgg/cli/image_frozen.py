@@ -60,3 +60,5 @@ def compute_frozen(config: TrainConfig, plan: Plan, accelerator: Accelerator, wo
         limit = int(config.frozen.cache_gib * 2**30)
         compute_maps(plan.trunk, list(plan.datasets.values()), limit, workers)
     accelerator.wait_for_everyone()
+    for dataset in plan.datasets.values():
+        dataset.store.open()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from attnvgg.cli.common import Incomplete, parse_config, run_command
+from attnvgg.cli.common import Incomplete, parse_with_output, run_command
 from attnvgg.data.cores import available_cores
 from attnvgg.deploy.batch_prediction import (
     PartDone,
@@ -25,7 +25,7 @@ from attnvgg.deploy.batch_prediction import (
     predict_parts,
 )
 from attnvgg.deploy.fleet import over_ray
-from attnvgg.deploy.prediction_job import Job, broken_path, open_job
+from attnvgg.deploy.prediction_job import Job, broken_path, is_listing_of_broken, open_job
 from attnvgg.deploy.prediction_listing import Listing, list_images
 from attnvgg.deploy.prediction_panels import Panels, require_maps
 from attnvgg.deploy.predictor import Predictor
@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 RUN = {"type": str, "help": "run folder, saved or exported model, or owner/name on the hub"}
 TARGET = {"type": Path, "help": "folder of images, CSV with a column image, or an image"}
-FLAGS = ("--convert", "--restart")
 AT_LEAST_ONE = ("batch_size", "threads", "workers", "part")
 
 
@@ -45,7 +44,7 @@ class PredictConfig:
     """Predict all images of a folder or a table, into a table that evaluate can judge.
 
     Parts are kept as they are done, so the same command goes on where it was stopped. Images that
-    cannot be used are passed over and listed in <output>.broken.csv. Columns label, group, split,
+    cannot be used are passed over and listed in <stem>.broken.csv. Columns label, group, split,
     sex, age, site and source of a table are kept.
     """
 
@@ -78,16 +77,7 @@ class PredictConfig:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_command(predict, PredictConfig, argv, "predict", _parse)
-
-
-def _parse(config_class: type[Any], words: Sequence[str], command: str) -> Any:
-    """Return the options; -o is short for --output, and flags need no value."""
-    found = ["--output" if word == "-o" else word for word in words]
-    for place, word in enumerate(found):
-        if word in FLAGS and found[place + 1 : place + 2] not in (["true"], ["false"]):
-            found[place] = f"{word}=true"
-    return parse_config(config_class, found, command)
+    return run_command(predict, PredictConfig, argv, "predict", parse_with_output)
 
 
 def predict(config: PredictConfig) -> None:
@@ -111,13 +101,14 @@ def predict_listed(config: PredictConfig, predictor: Predictor, listing: Listing
         seconds, new = _work(config, predictor, job)
         job.join(config.output, header_of(job.known, len(probe.logits)))
         called, broken = job.counted()
+        judgeable = "label" in job.known and job.judgeable()
     rate = f"{new / seconds:.1f} images a second" if new else "none of them new"
     counts = ", ".join(f"{name} {called[name]}" for name in predictor.classes)
     logger.info(
         "Written: %s, %d images, %s, by %s; called %s.",
         config.output, job.count - broken, rate, predictor.words, counts,
     )  # fmt: skip
-    if "label" in job.known:
+    if judgeable:
         threshold = predictor.threshold
         locked = "" if threshold is None else f" --threshold {threshold}"
         logger.info("To judge them: attnvgg evaluate %s%s", config.output, locked)
@@ -144,11 +135,17 @@ def check(config: PredictConfig) -> None:
         wrong.append(f"--output {config.output}: there is no folder {output.parent}")
     elif output.is_dir() or not os.access(output.parent, os.W_OK):
         wrong.append(f"--output {config.output}: cannot be written there")
+    if output.suffix.lower() != ".csv" or (output.exists() and not output.is_file()):
+        wrong.append(f"--output {config.output}: must be a file that ends with .csv")
     replaced = {output.resolve(), broken_path(output).resolve()}
     if target.resolve() in replaced:
         wrong.append(f"--output {config.output}: would replace {config.target}, which is read")
-    if (Path(config.run) / "predictions.csv").resolve() in replaced:
-        wrong.append(f"--output {config.output}: would replace what the run says of its own images")
+    its_own = [Path(config.run) / name for name in ("predictions.csv", "manifest.csv")]
+    if replaced & {path.resolve() for path in its_own}:
+        wrong.append(f"--output {config.output}: would replace a file of the run")
+    broken = broken_path(output)
+    if broken.exists() and not is_listing_of_broken(broken):
+        wrong.append(f"--output {config.output}: {broken} is in the way, and of something else")
     if (overlays := config.overlays) is not None:
         if overlays.exists() and not overlays.is_dir():
             wrong.append(f"--overlays {overlays}: is not a folder")
@@ -170,7 +167,7 @@ def _identity(config: PredictConfig, predictor: Predictor) -> dict[str, Any]:
         "model": predictor.digest,
         "classes": predictor.classes,
         "threshold": predictor.threshold,
-        "engine": predictor.engine.words,
+        "engine": [predictor.engine.words, predictor.engine_key],
         "preprocessing": predictor.preprocess.to_dict(),
         "overlays": None if overlays is None else str(overlays.absolute()),
     }

@@ -18,7 +18,7 @@ from attnvgg.data.slides import Slide
 from attnvgg.data.tile_folders import COUNT, DOWNSAMPLE, SIZE, is_cut_from
 from attnvgg.data.tiles import Tiles, panda_tiles, plan_tiles, read_tile
 from attnvgg.deploy.extraction import encode_tiles
-from attnvgg.deploy.feature_settings import origin_of
+from attnvgg.deploy.tile_calibration import origin_of
 from attnvgg.deploy.tile_encoders import encoder_of
 from attnvgg.errors import InputError
 from attnvgg.models import Pretrained

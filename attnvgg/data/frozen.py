@@ -80,13 +80,17 @@ class MapStore:
         """Return the rows (B, width) of maps (B, C, h, w) each, in the order of their stages."""
         return np.concatenate([m.transpose(0, 2, 3, 1).reshape(len(m), -1) for m in maps], axis=1)
 
-    def read(self, rows: Sequence[int]) -> list[Tensor | None]:
-        """Return maps (B, C, h, w) in half precision, None for the stages that are not kept."""
+    def open(self) -> None:
+        """Open all parts, which have to be there: from now on nobody can take them away."""
         if not self.opened:
             self.opened = [
                 np.memmap(self.path(number), np.float16, "r", shape=(len(part), self.width))
                 for number, part in enumerate(self.parts())
             ]
+
+    def read(self, rows: Sequence[int]) -> list[Tensor | None]:
+        """Return maps (B, C, h, w) in half precision, None for the stages that are not kept."""
+        self.open()
         found: list[Tensor | None] = [None] * max(self.shapes)
         start = 0
         for number, (channels, height, width) in self.shapes.items():

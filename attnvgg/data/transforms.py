@@ -72,6 +72,9 @@ class Preprocess:
             raise InputError(f"resize ({self.resize}) must be at least size ({self.size}) and 1")
         if not 0 < self.crop <= 1:
             raise InputError(f"crop ({self.crop}) must lie in (0, 1]")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise InputError(f"{name} {values} must be three numbers, one a colour")
         if min(self.std) <= 0:
             raise InputError(f"std {self.std} must be positive")
 
@@ -92,6 +95,8 @@ class Preprocess:
             return self._square(read_image(source, self._min_side, self.convert))
         if isinstance(source, Image.Image):
             source = from_pillow(source, self.convert)
+        if not isinstance(source, np.ndarray):
+            raise InputError(f"An image is a file, an opened image or pixels, not {source!r}.")
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
             raise InputError(f"Pixels must be uint8 (H, W, 3), not {source.dtype} {source.shape}")
         height, width, _ = source.shape

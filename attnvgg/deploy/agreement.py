@@ -10,8 +10,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from attnvgg.deploy.engines import Engine
-from attnvgg.deploy.engines.interface import Images, Outputs
-from attnvgg.errors import InputError
+from attnvgg.deploy.engines.interface import Images, Outputs, Refused
 from attnvgg.evaluation.metrics import roc_auc
 from attnvgg.evaluation.probabilities import to_probabilities
 
@@ -44,11 +43,10 @@ class Agreement:
     @property
     def words(self) -> str:
         """Return the differences in a line."""
-        parts = [
-            f"|dp| mean {self.mean_difference:.2g}, largest {self.largest_difference:.2g}",
-        ]
+        parts = [f"|dp| mean {self.mean_difference:.2g}, largest {self.largest_difference:.2g}"]
         if self.auc is not None:
-            parts.append(f"AUC {self.auc[0]:.4f}, of PyTorch {self.auc[1]:.4f}")
+            few = "" if self.images >= ENOUGH else ", too few images to judge it"
+            parts.append(f"AUC {self.auc[0]:.4f}, of PyTorch {self.auc[1]:.4f}{few}")
         known = [f"{value:.4f}" for value in self.rank_correlation if value is not None]
         if known:
             parts.append(f"rank correlation of the maps {', '.join(known)}")
@@ -60,10 +58,10 @@ class Agreement:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
 
     def require(self, kind: str) -> None:
-        """Raise InputError if the differences are more than is accepted of this engine."""
+        """Raise Refused if the differences are more than is accepted of this engine."""
         most, auc, ranks = TOLERANCE.get(kind, USUAL)
         wrong = []
-        if self.mean_difference > most:
+        if not self.mean_difference <= most:  # not a number is no agreement
             wrong.append(f"mean |dp| {self.mean_difference:.2g} is above {most:g}")
         judged = self.auc if self.images >= ENOUGH else None
         if judged is not None and abs(judged[0] - judged[1]) > auc:
@@ -72,7 +70,7 @@ class Agreement:
         if known and min(known) < ranks:
             wrong.append(f"rank correlation of the maps {min(known):.4f} is below {ranks:g}")
         if wrong:
-            raise InputError(
+            raise Refused(
                 f"The engine {kind} is refused: it is too far from PyTorch on {self.images} "
                 f"images ({'; '.join(wrong)}). Take another engine."
             )
@@ -109,15 +107,22 @@ def _areas(
 ) -> tuple[float, float] | None:
     if labels is None or len(np.unique(labels)) < max(2, mine.shape[1]):
         return None
+    if not np.isfinite(mine).all():
+        return None  # which the differences tell already
     scores = [p if p.shape[1] > 2 else p[:, -1] for p in (mine, theirs)]
     return float(roc_auc(labels, scores[0])), float(roc_auc(labels, scores[1]))
 
 
 def _ranks(pairs: list[tuple[Outputs, Outputs]], number: int) -> float | None:
-    """Return the mean rank correlation of one map over the images in which it has an order."""
+    """Return the mean rank correlation of one map over the images in which it has an order.
+
+    Where it has one and the engine's has none, or is not of numbers, they do not go together: 0.
+    """
     found = []
     for ours, theirs in pairs:
         for one, other in zip(ours[number], theirs[number], strict=True):
-            if other.size > 1 and np.ptp(other) > FLAT * np.abs(other).max() and np.ptp(one) > 0:
-                found.append(spearmanr(one.ravel(), other.ravel()).statistic)
+            if other.size > 1 and np.ptp(other) > FLAT * np.abs(other).max():
+                ordered = np.isfinite(one).all() and np.ptp(one) > 0
+                ranks = spearmanr(one.ravel(), other.ravel()).statistic if ordered else 0.0
+                found.append(float(ranks))
     return float(np.mean(found)) if found else None

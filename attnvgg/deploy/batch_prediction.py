@@ -148,6 +148,8 @@ def _read(preprocess: Preprocess, row: Row) -> Pixels:
     """Return the model's input, (3, size, size)."""
     if row.image != _printable(row.image):
         raise InputError("An image cannot be used:", [f"{row.image}: has a name not in UTF-8"])
+    if "\0" in row.image:
+        raise InputError("An image cannot be used:", [f"{row.image}: can be no name of a file"])
     return preprocess(row.image).numpy()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from attnvgg.data.cache import file_key
 from attnvgg.data.listing import images_below, is_image
 from attnvgg.data.manifest import read_manifest
 from attnvgg.data.transforms import Preprocess
@@ -33,10 +35,12 @@ class ImageSet:
     paths: tuple[str, ...]
     labels: tuple[int, ...] | None = None
 
-    @property
-    def name(self) -> str:
-        """Return what tells this set from others."""
-        return hashlib.sha256(json.dumps(self.paths).encode()).hexdigest()[:16]
+    def name(self, preprocess: Preprocess) -> str:
+        """Return what changes with any of the files, their order, or how they are preprocessed."""
+        found = hashlib.sha256(json.dumps(preprocess.to_dict(), sort_keys=True).encode())
+        for path in self.paths:
+            found.update(file_key(os.path.abspath(path), preprocess.recipe("image")))
+        return found.hexdigest()[:16]
 
     def batches(self, preprocess: Preprocess) -> Iterator[Images]:
         """Yield the images as the model sees them, (B, 3, size, size)."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,6 @@ from attnvgg.deploy.engines.program import LEAST, PROGRAM, ProgramEngine, build_
 from attnvgg.deploy.engines.store import ABOUT, versions, write_about
 from attnvgg.deploy.predictor import agreement_of, source_of
 from attnvgg.errors import InputError
-from attnvgg.files import atomic_folder
 from attnvgg.models import Pretrained
 from attnvgg.training.checkpoint import preprocess_of
 
@@ -61,12 +64,11 @@ def export_model(
         raise InputError(f'There is no export to "{target}"; choose from {", ".join(TARGETS)}.')
     if target != TORCH:
         check_available(target)
+    folder = Path(os.path.abspath(folder))
     _check_folder(folder, replace)
     preprocess = preprocess_of(model)
     source = source_of(model, preprocess, training, validation)
-    new = folder.with_name(f".{folder.name}-new")
-    shutil.rmtree(new, ignore_errors=True)  # of an export that was cut off
-    with atomic_folder(new) as temporary:
+    with _beside(folder) as temporary:
         engine = _build(source, target, temporary)
         agreement = agreement_of(engine, source, preprocess, validation)
         agreement.require(target)
@@ -78,8 +80,11 @@ def export_model(
             "versions": versions(FROM_FILES[target].packages if target in FROM_FILES else ()),
         }
         write_about(temporary, target, about)
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+        _make_way(folder)
+        try:
+            temporary.rename(folder)
+        except OSError as error:
+            raise InputError(f"Another process has exported to {folder} just now.") from error
     return agreement
 
 
@@ -92,6 +97,26 @@ def _build(source: Source, target: str, folder: Path) -> Engine:
     return files.open(folder, None)
 
 
+@contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside another, which is gone afterwards unless it was renamed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make_way(folder: Path) -> None:
+    """Remove an earlier export, after it has left its place."""
+    if folder.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+        folder.rename(old / folder.name)
+        shutil.rmtree(old)
+
+
 def _check_folder(folder: Path, replace: bool) -> None:
     """Make sure that nothing but an earlier export is lost."""
     if not folder.exists():
@@ -102,7 +127,7 @@ def _check_folder(folder: Path, replace: bool) -> None:
         if not (folder / ABOUT).is_file():
             raise InputError(f"{folder} holds something else than an export: name another folder.")
         if not replace:
-            raise InputError(f"{folder} holds an export already: add --replace true.")
+            raise InputError(f"{folder} holds an export already: add --replace.")
 
 
 def _model(model: Pretrained, preprocess: Preprocess) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from attnvgg.data.feature_files import write_features
 from attnvgg.data.slides import Slide
 from attnvgg.data.tiles import Tiles
 from attnvgg.data.transforms import Preprocess
+from attnvgg.deploy.encoder_engines import EngineEncoder
 from attnvgg.deploy.feature_settings import (
     FeatureSettings,
     Precision,
@@ -200,7 +201,9 @@ def _encode(
     wait(batch)  # all of them, so that no thread reads on when one has failed
     images = torch.stack([future.result() for future in batch])  # (n, 3, H, W)
     # channels last: half as fast again for convolutions on a CPU, and with half precision
-    images = images.to(device, memory_format=torch.channels_last)
+    by_engine = isinstance(network, EngineEncoder)
+    layout = torch.contiguous_format if by_engine else torch.channels_last
+    images = images.to(device, memory_format=layout)
     half = AUTOCAST.get(precision)
     on = torch.device(device).type
     with torch.inference_mode(), torch.autocast(on, half, enabled=half is not None):

@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from attnvgg.data.features import feature_attributes
 from attnvgg.data.slides import Slide
 from attnvgg.data.tiles import Tiles
-from attnvgg.deploy.tile_encoders import TileEncoder, recipe
+from attnvgg.deploy.tile_calibration import Calibration, TileSettings, origin_of
+from attnvgg.deploy.tile_encoders import TileEncoder, choice_of, recipe
 from attnvgg.errors import InputError
 
-Precision = Literal["no", "bf16", "fp16"]
+Precision = Literal["no", "bf16", "fp16", "int8"]
 
 POWER, POWER_MPP = 40, 0.25  # a nominal magnification, and the microns per pixel it stands for
 
 
 @dataclass(frozen=True)
-class FeatureSettings:
+class FeatureSettings(TileSettings):
     """Which tiles of a slide, and how exactly they are computed."""
 
-    mpp: float = 0.5
-    """Microns per pixel of the tiles."""
-    tile: int = 256
-    """Side of a tile in pixels of that size."""
-    overlap: int = 0
-    """Pixels that neighbouring tiles share."""
-    tissue: float = 0.25
-    """Least share of a tile that must be tissue."""
-    slide_mpp: float | None = None
-    """Microns per level-0 pixel; null: as the slides say."""
     precision: Precision = "no"
-    """Of the encoder's arithmetic."""
+    """Of the encoder's arithmetic; int8 is for CPUs, and calibrated on tiles of slides."""
+
+    @property
+    def tiles(self) -> TileSettings:
+        """Return which tiles these are."""
+        return TileSettings(**{key.name: getattr(self, key.name) for key in fields(TileSettings)})
 
 
 def feature_path(out: Path, slide: Path) -> Path:
@@ -65,11 +60,19 @@ def attributes_of(
     }
 
 
-def origin_of(slide: Path) -> str:
-    """Return what tells a slide from another of its name: its bytes, and a digest of the first."""
-    with slide.open("rb") as stream:
-        digest = hashlib.sha256(stream.read(2**20)).hexdigest()[:12]
-    return f"{slide.stat().st_size} bytes, {digest}"
+def kept_calibration(out: Path, settings: FeatureSettings) -> Calibration | None:
+    """Return what the 8-bit features of such tiles in a folder were calibrated on, if any.
+
+    Features that are added must be of the same engine.
+    """
+    for path in sorted(out.glob("*.h5")):
+        try:
+            kept = choice_of(path).calibration
+        except InputError:
+            continue  # not ours, or damaged: whoever wants its features will say so
+        if kept is not None and kept.settings == settings.tiles:
+            return kept
+    return None
 
 
 def unfinished(
@@ -117,6 +120,7 @@ def unfinished(
 
 def _identity(settings: FeatureSettings, encoder: TileEncoder) -> dict[str, Any]:
     """Return the attributes that must be equal for features to be the same."""
+    calibration = encoder.choice.calibration
     return {
         "encoder": encoder.name,
         "mpp": settings.mpp,
@@ -125,6 +129,7 @@ def _identity(settings: FeatureSettings, encoder: TileEncoder) -> dict[str, Any]
         "tissue": settings.tissue,
         "stated_mpp": settings.slide_mpp,
         "precision": settings.precision,
+        "calibration": calibration and calibration.words,
     }
 
 

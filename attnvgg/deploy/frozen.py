@@ -174,6 +174,7 @@ def compute_maps(
                     engine = engine or trunk.open()
                     _compute(dataset, missing, engine, workers)
                 os.utime(dataset.store.folder / ABOUT)  # it was wanted now
+                dataset.store.open()
     except OSError as error:
         raise InputError(
             f"The maps of the frozen stages cannot be kept in {home}: "

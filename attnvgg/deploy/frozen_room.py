@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -39,7 +41,7 @@ def make_room(stores: Sequence[MapStore], home: Path, limit_bytes: int) -> None:
     others = sorted(
         (path.stat().st_mtime, path.parent)
         for path in home.glob(f"*/{ABOUT}")
-        if path.parent not in mine
+        if path.parent not in mine and _is_ours(path)
     )
     used = {folder: _bytes(folder) for _, folder in others}
     for _, folder in others:
@@ -58,15 +60,27 @@ def make_room(stores: Sequence[MapStore], home: Path, limit_bytes: int) -> None:
         logger.info("%s in %s, computed once.", needs, home)
 
 
+def _is_ours(about: Path) -> bool:
+    """Tell folders of maps from whatever else lies there."""
+    try:
+        found = json.loads(about.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"format", "images", "views", "shapes"} <= set(found)
+
+
 def _bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.maps"))
 
 
 def _removed(folder: Path) -> bool:
-    """Remove maps, unless somebody computes them; who reads them has them until the end."""
+    """Remove maps, unless somebody computes them; who has opened them has them until the end."""
     try:
         with lock_beside(folder).acquire(timeout=0):
-            shutil.rmtree(folder)
+            for path in (folder / ABOUT, *folder.glob("*.maps")):
+                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # unless it holds something else
     except Timeout:
         return False
     return True

@@ -91,8 +91,25 @@ class Job:
                 yield Row(number * self.size + offset, image, tuple(known))
 
     def missing(self) -> list[int]:
-        """Return the numbers of the parts that are not done."""
-        return [n for n in range(len(self.starts)) if not self._path(n).is_file()]
+        """Return the numbers of the parts that are not done, or are damaged."""
+        return [n for n in range(len(self.starts)) if not self._is_whole(n)]
+
+    def _is_whole(self, number: int) -> bool:
+        try:
+            part = Part(**json.loads(self._path(number).read_bytes()))
+            lines = part.rows.count("\n"), part.problems.count("\n")
+            images = self.length(number)
+            # a name may hold a line's end: then there are more of them
+            return part.images == images and sum(lines) >= images and lines[1] >= part.broken
+        except (OSError, ValueError, TypeError, AttributeError):
+            return False
+
+    def judgeable(self) -> bool:
+        """Tell whether the labels are whole numbers, as `evaluate` wants them."""
+        place = self.known.index("label")
+        return all(
+            row.known[place].isdigit() for n in range(len(self.starts)) for row in self.rows(n)
+        )
 
     def write(self, number: int, part: Part) -> None:
         """Keep a part."""
@@ -149,6 +166,12 @@ def broken_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}.broken.csv")
 
 
+def is_listing_of_broken(path: Path) -> bool:
+    """Tell whether a file is such a list, which may be replaced."""
+    with path.open("rb") as stream:
+        return stream.readline().strip() == ",".join(PROBLEMS).encode()
+
+
 @contextmanager
 def open_job(
     output: Path, asked: dict[str, Any], listing: Listing, size: int, restart: bool = False
@@ -191,7 +214,7 @@ def _opened(folder: Path, asked: dict[str, Any], listing: Listing, size: int, re
         elif parts and kept != asked:
             other = ", ".join(name for name in asked if kept.get(name) != asked[name])
             raise InputError(
-                f"{folder} holds the parts of another job (other: {other}): give --restart true "
+                f"{folder} holds the parts of another job (other: {other}): give --restart "
                 "to drop them, or another --output."
             )
     write_json(folder / ABOUT, asked)

@@ -33,6 +33,7 @@ from attnvgg.training.checkpoint import load_model, preprocess_of
 logger = logging.getLogger(__name__)
 
 BATCH = 8
+SLOWER = ("openvino-int8", "openvino", "eager")  # what auto takes, and what takes its place
 Map = NDArray[np.float32]
 
 
@@ -74,6 +75,7 @@ class Predictor:
         preprocess: from a file, an opened image or pixels to (3, size, size).
         threshold: of class 1, locked on validation, or None.
         digest: of the weights, or of the exported files.
+        engine_key: what tells the engine from one that was calibrated on other images.
 
     Raises:
         InputError: nothing loadable is there, or the engine cannot be had.
@@ -90,8 +92,12 @@ class Predictor:
         device: str = AUTO,
     ) -> None:
         self.origin = str(path_or_hub)
+        if device not in (AUTO, "cpu", "cuda"):
+            raise InputError(f'There is no device "{device}"; choose auto, cpu or cuda.')
         folder = Path(path_or_hub)
         if (folder / ABOUT).is_file():
+            if device == "cuda":
+                raise InputError(f"{folder} was exported for CPUs: give the run to use a GPU.")
             self._open_export(folder, engine, threads)
         else:
             model = load_model(folder if folder.is_dir() else str(path_or_hub))
@@ -102,6 +108,8 @@ class Predictor:
             source = source_of(model, self.preprocess, *sets)
             place = None if cache is None else Path(cache)
             self.engine = self._open(chosen, source, threads, place, engine == AUTO)
+            is_int8 = self.engine.name == "openvino-int8"
+            self.engine_key = source.calibration_name if is_int8 else ""
         self.threshold: float | None = self.config.get("threshold")
         use_one_thread()
 
@@ -112,16 +120,15 @@ class Predictor:
                 f"{folder} was exported for the engine {self.engine.name}, not {engine}: give the "
                 "run to choose another one."
             )
-        if not isinstance(about.get("model"), dict):
-            raise InputError(f"{folder} is an engine without its model: export the run again.")
-        self.config, self.reason = about["model"], "exported"
+        self.config, self.preprocess = described_model(about, folder)
+        self.reason, self.engine_key = "exported", ""
         self.digest = hashlib.sha256(json.dumps(about["files"]).encode()).hexdigest()
-        self.preprocess = Preprocess.from_dict(self.config["preprocess"])
 
     def _choose(self, engine: str, device: str, can_calibrate: bool) -> tuple[str, str]:
         """Return engine and device."""
         if device == AUTO:
-            device = "cuda" if torch.cuda.is_available() and engine in (AUTO, "eager") else "cpu"
+            on_gpu = torch.cuda.is_available() and engine in (AUTO, "eager", "compiled")
+            device = "cuda" if on_gpu else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("There is no GPU here: use device cpu.")
         self.reason = "asked for"
@@ -137,15 +144,15 @@ class Predictor:
         cache: Path | None,
         may_change: bool,
     ) -> Engine:
+        """Open the engine; one that was not asked for by name may give way to a slower one."""
         kind, device = chosen
-        try:
-            return open_engine(kind, source, threads=threads, cache=cache, device=device)
-        except InputError as error:
-            if not may_change or kind == "eager":
-                raise
-            logger.warning("%s PyTorch computes instead.", error)
-            self.reason = f"{kind} could not be had"
-            return open_engine("eager", source, threads=threads, device=device)
+        for instead in SLOWER[SLOWER.index(kind) + 1 :] if may_change else ():
+            try:
+                return open_engine(kind, source, threads=threads, cache=cache, device=device)
+            except InputError as error:
+                logger.warning("%s %s computes instead.", error, instead)
+                kind, self.reason = instead, f"{chosen[0]} could not be had"
+        return open_engine(kind, source, threads=threads, cache=cache, device=device)
 
     @property
     def words(self) -> str:
@@ -167,6 +174,8 @@ class Predictor:
         Raises:
             InputError: an image that cannot be used.
         """
+        if batch_size < 1:
+            raise InputError(f"A batch of {batch_size} images: at least 1 is needed.")
         for batch in self._batches(images, batch_size):
             yield from self.compute(batch)
 
@@ -196,6 +205,27 @@ def _reader(preprocess: Preprocess, image: Any) -> Callable[[], NDArray[np.float
     return lambda: preprocess(image).numpy()
 
 
+def described_model(about: dict[str, Any], origin: object) -> tuple[dict[str, Any], Preprocess]:
+    """Return the model's configuration and preprocessing of an `engine.json`.
+
+    Raises:
+        InputError: it does not describe a model of images.
+    """
+    try:
+        config = dict(about["model"])
+        preprocess = Preprocess.from_dict(config["preprocess"])
+        class_names(config, max(2, int(config["arguments"]["num_classes"])))
+        threshold = config.get("threshold")
+        if threshold is not None and not 0 <= float(threshold) <= 1:
+            raise ValueError(f"its threshold is {threshold}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        raise InputError(
+            f"What {origin} says of its model is damaged ({reason}): export the run again."
+        ) from error
+    return config | {"threshold": None if threshold is None else float(threshold)}, preprocess
+
+
 def source_of(
     model: Pretrained,
     preprocess: Preprocess,
@@ -208,13 +238,16 @@ def source_of(
         model: in eval mode.
         preprocess: its own.
         training: to calibrate 8 bits with.
-        validation: what a built engine is compared with PyTorch on; it is refused beyond
-            `agreement.TOLERANCE`.
+        validation: what a built engine is compared with PyTorch on, else the training images; it
+            is refused beyond `agreement.TOLERANCE`.
     """
     identity = f"{model.config['class']} {sorted(model.config['arguments'].items())}"
 
+    judged_on = validation or training
+
     def verify(engine: Engine) -> dict[str, Any]:
-        found = agreement_of(engine, source, preprocess, validation)
+        assert judged_on is not None
+        found = agreement_of(engine, source, preprocess, judged_on)
         logger.info("Compared with PyTorch: %s", found.words)
         found.require(engine.name)
         return found.to_dict()
@@ -225,20 +258,17 @@ def source_of(
         side=preprocess.size,
         any_size=not isinstance(model, VGGDense),
         calibration=None if training is None else lambda: list(training.batches(preprocess)),
-        calibration_name="" if training is None else training.name,
-        verify=verify if validation is not None else None,
+        calibration_name="" if training is None else training.name(preprocess),
+        verify=None if judged_on is None else verify,
     )
     return source
 
 
 def agreement_of(
-    engine: Engine, source: Source, preprocess: Preprocess, images: ImageSet | None
+    engine: Engine, source: Source, preprocess: Preprocess, images: ImageSet
 ) -> Agreement:
-    """Return how far an engine is from PyTorch on images, or without any on noise."""
+    """Return how far an engine is from PyTorch on images."""
     reference = open_engine("eager", source)
-    if images is None:
-        noise = np.random.default_rng(0).normal(size=(4, 3, source.side, source.side))
-        return compare(engine, reference, [noise.astype(np.float32)])
     labels = None if images.labels is None else np.array(images.labels)
     return compare(engine, reference, images.batches(preprocess), labels)
 

@@ -13,6 +13,9 @@ from torch import nn
 
 from attnvgg.data.features import feature_attributes
 from attnvgg.data.transforms import Preprocess
+from attnvgg.deploy.encoder_engines import EngineEncoder, encoder_source
+from attnvgg.deploy.engines import open_engine
+from attnvgg.deploy.tile_calibration import Calibration
 from attnvgg.errors import InputError
 from attnvgg.models import AttnVGG, BagClassifier
 from attnvgg.models.encoders import AttnVGGEncoder, TimmEncoder, TorchvisionEncoder
@@ -40,6 +43,8 @@ class EncoderChoice:
     """A trained model of ours in place of the three above: a run folder or a hub repository."""
     image_size: int | None = None
     """Side to which tiles are resized in pixels; None: 224, or what the network asks for."""
+    calibration: Calibration | None = None
+    """Compute in 8 bits, calibrated on tiles of these slides; None: in 32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +55,8 @@ class TileEncoder:
         network: (n, 3, size, size) to (n, D).
         preprocess: of one tile.
         name: architecture, digest of the weights, input and digest of preprocessing and arguments,
-            as in
-            `torchvision:resnet18@1f2e3d4c5b6a;224px@9c8d7e6f`. Equal names mean equal features.
+            as in `torchvision:resnet18@1f2e3d4c5b6a;224px@9c8d7e6f`; in 8 bits also the name of
+            the calibration, `;int8@5a6b7c8d`. Equal names mean equal features.
         choice: how it is opened again.
     """
 
@@ -81,7 +86,22 @@ def open_encoder(choice: EncoderChoice) -> TileEncoder:
         f"{architecture}@{digest(state)[:12]};"
         f"{preprocess.size}px@{hashlib.sha256(way).hexdigest()[:8]}"
     )
+    if choice.calibration is not None:
+        name += f";int8@{choice.calibration.name}"
+        network = _quantised(network, preprocess, choice.calibration)
     return TileEncoder(network, preprocess, name, choice)
+
+
+def _quantised(
+    network: nn.Module, preprocess: Preprocess, calibration: Calibration
+) -> EngineEncoder:
+    """Return an encoder in 8 bits: built once, then kept.
+
+    It computes on one core, for several threads at once: `extraction` gives each a batch.
+    """
+    shape = (3, preprocess.size, preprocess.size)
+    source = encoder_source(network, shape, calibration.images(preprocess))
+    return EngineEncoder(open_engine("openvino-int8", source, threads=1))
 
 
 def encoder_of(path: str | os.PathLike[str]) -> TileEncoder:
@@ -90,16 +110,7 @@ def encoder_of(path: str | os.PathLike[str]) -> TileEncoder:
     Raises:
         InputError: the file does not say which it was, or another is there by now.
     """
-    attributes = feature_attributes(path)
-    if "encoder_recipe" not in attributes or "encoder" not in attributes:
-        raise InputError(
-            f"{path} does not say how its encoder can be opened: it was not written by "
-            "extract_features."
-        )
-    try:
-        choice = EncoderChoice(**json.loads(attributes["encoder_recipe"]))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"The encoder_recipe of {path} is damaged: {error}.") from error
+    choice, attributes = choice_of(path), feature_attributes(path)
     encoder = open_encoder(choice)
     if encoder.name != attributes["encoder"]:
         raise InputError(
@@ -107,6 +118,27 @@ def encoder_of(path: str | os.PathLike[str]) -> TileEncoder:
             f"found is {encoder.name} now: extract the features again."
         )
     return encoder
+
+
+def choice_of(path: str | os.PathLike[str]) -> EncoderChoice:
+    """Return which encoder made a feature file of ours.
+
+    Raises:
+        InputError: the file cannot be read, or does not say which it was.
+    """
+    attributes = feature_attributes(path)
+    if "encoder_recipe" not in attributes or "encoder" not in attributes:
+        raise InputError(
+            f"{path} does not say how its encoder can be opened: it was not written by "
+            "extract_features."
+        )
+    try:
+        said = json.loads(attributes["encoder_recipe"])
+        if said.get("calibration") is not None:
+            said["calibration"] = Calibration.from_dict(said["calibration"])
+        return EncoderChoice(**said)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"The encoder_recipe of {path} is damaged: {error}.") from error
 
 
 def recipe(encoder: TileEncoder) -> str:

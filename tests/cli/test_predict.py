@@ -328,7 +328,7 @@ def test_wrong_input(trained, table, tmp_path, output, capsys):
         (images, ["--engine=warp"], 'There is no engine "warp"'),
         (images, ["-o", str(tmp_path / "nowhere" / "a.csv")], "there is no folder"),
         (images, ["-o", str(tmp_path)], "cannot be written there"),
-        (images, ["-o", str(trained / "predictions.csv")], "would replace what the run says"),
+        (images, ["-o", str(trained / "predictions.csv")], "would replace a file of the run"),
         (str(table), ["-o", str(table)], "would replace"),
         (images, ["--batch_size=0"], "--batch_size 0: must be at least 1"),
         (images, [f"--overlays={images}/drawn"], "would be taken for images"),
@@ -340,6 +340,32 @@ def test_wrong_input(trained, table, tmp_path, output, capsys):
         assert told in error
         assert "Traceback" not in error
         assert names(output.parent) == []
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "best/model.safetensors", "config.yaml"])
+def test_no_file_of_the_run_is_replaced(trained, table, name, capsys):
+    before = (trained / name).read_bytes()
+    assert main([str(trained), str(table), *OPTIONS, "-o", str(trained / name)]) == 2
+    assert "--output" in capsys.readouterr().err
+    assert (trained / name).read_bytes() == before
+
+
+def test_no_file_of_others_is_replaced(trained, table, output, capsys):
+    words = [str(trained), str(table), *OPTIONS, "-o"]
+    assert main([*words, "/dev/null"]) == 2
+    assert main([*words, str(output.with_name("x" * 260 + ".csv"))]) == 2
+    (output.parent / "predictions.broken.csv").write_text("my notes\n")
+    assert main([*words, str(output)]) == 2
+    assert "is in the way" in capsys.readouterr().err
+    assert (output.parent / "predictions.broken.csv").read_text() == "my notes\n"
+    assert [path.name for path in output.parent.iterdir()] == ["predictions.broken.csv"]
+
+
+def test_a_name_that_can_be_none(trained, output, tmp_path):
+    (tmp_path / "t.csv").write_text("image\na\0b.jpg\n")
+    assert main([str(trained), str(tmp_path / "t.csv"), *OPTIONS, "-o", str(output)]) == 1
+    listed = output.with_name("predictions.broken.csv").read_text()
+    assert "can be no name of a file" in listed
 
 
 def test_of_two_processes_one_writes(trained, table, output, capsys):

@@ -156,12 +156,24 @@ def test_a_damaged_part_is_told(pictures, tmp_path):
             list(job.parts())
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"images": 10}', "empty"])
+def test_a_damaged_part_is_made_again(pictures, tmp_path, content):
+    with open_job(tmp_path / "p.csv", {}, list_images(pictures), 10) as job:
+        job.write(1, Part(10, 1, {}, "x\n" * 9, "x\n"))
+        assert job.missing() == [0, 2]
+        if content == "empty":
+            job.write(1, Part(10, 0, {}, "", ""))
+        else:
+            (job.folder / "000001.json").write_text(content)
+        assert job.missing() == [0, 1, 2]
+
+
 def test_parts_are_kept_until_the_block_succeeds(pictures, tmp_path):
     output = tmp_path / "p.csv"
 
     def die_with_one_part():
         with open_job(output, {"model": "a"}, list_images(pictures), 10) as job:
-            job.write(1, Part(10, 0, {}, "", ""))
+            job.write(1, Part(10, 0, {}, "x\n" * 10, ""))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

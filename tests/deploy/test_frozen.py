@@ -187,6 +187,23 @@ def test_maps_that_were_not_wanted_for_longest_make_room(plan, images):
     assert others[1].store.folder.exists()
 
 
+def test_making_room_leaves_what_is_not_of_maps_and_what_is_open(plan, images):
+    trunk, dataset = plan
+    home = dataset.store.folder.parent
+    other = plan_maps(trunk, images(seed=7), home, augmentation="tutorial")
+    compute_maps(trunk, [other], GIB, workers=0)
+    foreign = home / "thesis"
+    foreign.mkdir()
+    (foreign / "about.json").write_text("{}")
+    (foreign / "text.txt").write_text("mine")
+    (other.store.folder / "notes.txt").write_text("mine")
+    before = other[0]["maps"][-1].clone()
+    compute_maps(trunk, [dataset], dataset.store.bytes, workers=0)
+    assert (foreign / "text.txt").read_text() == "mine"
+    assert [path.name for path in other.store.folder.iterdir()] == ["notes.txt"]
+    assert torch.equal(other[0]["maps"][-1], before)  # whoever has opened them goes on
+
+
 def test_values_beyond_half_precision_are_refused(plan, monkeypatch):
     trunk, dataset = plan
 

@@ -133,6 +133,12 @@ def test_what_is_refused(run, tmp_path, files, thin_vgg):
     AttnVGG(1, backbone="vgg11_bn").save_pretrained(tmp_path)
     with pytest.raises(InputError, match="saved without its preprocessing"):
         Predictor(tmp_path)
+    with pytest.raises(InputError, match='no device "tpu"'):
+        Predictor(run, device="tpu")
+    with pytest.raises(InputError, match="at least 1"):
+        list(Predictor(run, "eager")(files, batch_size=0))
+    with pytest.raises(InputError, match="a file, an opened image or pixels, not 3"):
+        list(Predictor(run, "eager")([3]))
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="no GPU here"):
             Predictor(run, device="cuda")
@@ -168,6 +174,48 @@ def test_agreement_in_numbers():
     with pytest.raises(InputError, match=r"rank correlation of the maps -1\.0000 is below 0.98"):
         moved.require("openvino-int8")
     json.dumps(moved.to_dict())
+
+
+def test_what_is_no_number_or_has_no_order_is_no_agreement():
+    logits, maps = np.zeros((3, 1)), np.random.default_rng(0).random((3, 1, 4, 4))
+    exact = Answers(logits, maps)
+    broken = compare(Answers(logits * np.nan, maps), exact, [logits], np.array([0, 1, 1]))
+    with pytest.raises(InputError, match="nan is above"):
+        broken.require("openvino-int8")
+    for dead in (maps * 0, maps * np.nan):
+        with pytest.raises(InputError, match=r"maps 0\.0000 is below"):
+            compare(Answers(logits, dead), exact, [logits]).require("openvino-int8")
+
+
+def test_the_name_of_images_changes_with_them(tmp_path, files):
+    import shutil
+
+    shutil.copy(files[0], tmp_path / "a.png")
+    found = of_files([tmp_path])
+    names = {found.name(Preprocess(32, 32)), found.name(Preprocess(32, 48))}
+    shutil.copy(files[1], tmp_path / "a.png")
+    names.add(found.name(Preprocess(32, 32)))
+    assert len(names) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"preprocess": None}, {"preprocess": {"mean": [0.5]}}, {"threshold": "x"},
+        {"threshold": [1]}, {"threshold": 1e308}, {"arguments": []}, {"arguments": {}},
+        {"classes": ["a"]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_damaged_descriptions(change):
+    model = {
+        "preprocess": Preprocess(32, 32).to_dict(),
+        "arguments": {"num_classes": 1},
+        "threshold": 0.5,
+    }
+    assert module.described_model({"model": model}, "x")[0]["threshold"] == 0.5
+    with pytest.raises(InputError):
+        module.described_model({"model": model | change}, "x")
 
 
 def test_flat_maps_and_one_class_are_not_compared():

@@ -11,8 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from attnvgg.errors import InputError
+
 Images = NDArray[np.float32]
 Outputs = tuple[NDArray[np.float32], ...]
+
+
+class Refused(InputError):
+    """An engine whose answers are too far from those of PyTorch."""
 
 
 class Engine(ABC):
@@ -38,15 +44,16 @@ class Source:
     """A network as engines are made of it.
 
     Attributes:
-        network: in eval mode, on the CPU; from (B, 3, H, W) to a tensor or a tuple of tensors and
-            None.
+        network: in eval mode, on the CPU; from (B, channels, H, W) to a tensor or a tuple of
+            tensors and None.
         identity: what decides the computation beside the weights, such as class and arguments.
         side: of the images that it is meant for, in pixels.
         any_size: whether it takes images of other sides as well.
         calibration: for 8 bits: images (B, 3, side, side), of what the network was trained on.
         calibration_name: says which they are; another name is another engine.
-        verify: called with an engine that was just built from files; returns what is to be
-            remembered of the comparison.
+        verify: compares an engine that was built from files with PyTorch, once; returns what is
+            to be remembered of that, or raises `Refused`.
+        channels: of the images.
     """
 
     network: nn.Module
@@ -56,3 +63,4 @@ class Source:
     calibration: Sequence[Images] | Callable[[], Sequence[Images]] | None = None
     calibration_name: str = ""
     verify: Callable[[Engine], dict[str, Any]] | None = None
+    channels: int = 3

@@ -29,20 +29,29 @@ class Files:
         build: writes them into a folder.
         open: makes an engine of the folder, with so many threads.
         packages: that both need.
+        names: of the files.
     """
 
     build: Callable[[Source, Path], None]
     open: Callable[[Path, int | None], Engine]
     packages: tuple[str, ...]
+    names: tuple[str, ...]
 
 
+OPENVINO = ("model.xml", "model.bin")
 FROM_FILES = {
-    "onnx": Files(build_onnx, OnnxEngine, ("onnx", "onnxscript", "onnxruntime")),
-    "openvino": Files(build_openvino, partial(OpenVINOEngine, name="openvino"), ("openvino",)),
+    "onnx": Files(build_onnx, OnnxEngine, ("onnx", "onnxscript", "onnxruntime"), ("model.onnx",)),
+    "openvino": Files(
+        build_openvino, partial(OpenVINOEngine, name="openvino"), ("openvino",), OPENVINO
+    ),
     "openvino-int8": Files(
-        build_openvino_int8, partial(OpenVINOEngine, name="openvino-int8"), ("openvino", "nncf")
+        build_openvino_int8,
+        partial(OpenVINOEngine, name="openvino-int8"),
+        ("openvino", "nncf"),
+        OPENVINO,
     ),
 }
+MOST_THREADS = 1024
 ENGINES = ("eager", "compiled", *FROM_FILES)
 
 
@@ -68,20 +77,21 @@ def open_engine(
             images to calibrate with, or answers too far from those of PyTorch.
     """
     check_available(kind)
-    if threads is not None and threads < 1:
-        raise InputError(f"{threads} threads: at least 1 is needed.")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"{threads} threads: from 1 to {MOST_THREADS} can be had.")
     if kind not in FROM_FILES:
         return TorchEngine(source, threads, compiled=kind == "compiled", device=device)
     if device != "cpu":
         raise InputError(f"The engine {kind} computes on the CPU: take eager or compiled on a GPU.")
     files = FROM_FILES[kind]
 
-    def build(folder: Path) -> dict[str, Any]:
+    def build(folder: Path) -> None:
         files.build(source, folder)
-        engine = files.open(folder, threads)
-        return {} if source.verify is None else {"agreement": source.verify(engine)}
 
-    folder = kept(key_of(source, kind, files.packages), kind, build, cache)
+    def verify(folder: Path) -> dict[str, Any] | None:
+        return None if source.verify is None else source.verify(files.open(folder, None))
+
+    folder = kept(key_of(source, kind, files.packages), kind, build, verify, cache)
     return _opened(folder, read_about(folder), threads)
 
 
@@ -92,16 +102,26 @@ def open_folder(folder: Path, threads: int | None = None) -> tuple[Engine, dict[
         InputError: files are missing or damaged, or the package that runs them is.
     """
     about = read_about(folder)
-    if about.get("kind") not in FROM_FILES:
-        raise InputError(f"{folder} holds an engine of another version: {about.get('kind')}.")
-    check_available(about["kind"])
-    if not is_whole(folder):
+    kind = about.get("kind")
+    if kind == "torch":
+        raise InputError(
+            f"{folder} is a program for torch.export.load, and is not opened here, because that "
+            "may unpickle: give the run, or export it --to onnx or openvino."
+        )
+    if not isinstance(kind, str) or kind not in FROM_FILES:
+        raise InputError(f"{folder} holds an engine of another version: {kind}.")
+    check_available(kind)
+    if not is_whole(folder) or not set(FROM_FILES[kind].names) <= set(about["files"]):
         raise InputError(f"The files in {folder} are not those exported: export the model again.")
     return _opened(folder, about, threads), about
 
 
 def _opened(folder: Path, about: dict[str, Any], threads: int | None) -> Engine:
-    engine = FROM_FILES[about["kind"]].open(folder, threads)
+    try:
+        engine = FROM_FILES[about["kind"]].open(folder, threads)
+    except Exception as error:  # each runtime has errors of its own for files that are no model
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(f"The engine in {folder} cannot be opened: {reason}") from error
     engine.agreement = about.get("agreement")
     return engine
 

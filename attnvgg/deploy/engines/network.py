@@ -46,7 +46,8 @@ def folded(network: nn.Module) -> nn.Module:
 
 
 def _fold(layers: nn.Sequential) -> None:
-    for (name, layer), (next_name, following) in pairwise(list(layers.named_children())):
+    # not named_children, which leaves out a layer that occurs a second time
+    for (name, layer), (next_name, following) in pairwise(list(layers._modules.items())):
         if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
             setattr(layers, name, fuse_conv_bn_eval(layer, following))
             setattr(layers, next_name, nn.Identity())
@@ -58,10 +59,10 @@ def traced(source: Source) -> ExportedProgram:
     The example is no square, or height and width would be taken for the same.
     """
     side = source.side
-    example = torch.zeros(2, 3, side, side)
+    example = torch.zeros(2, source.channels, side, side)
     dynamic: dict[int, Any] = {0: Dim.DYNAMIC}
     if source.any_size:
-        example = torch.zeros(2, 3, max(side, 64), max(side, 64) + 32)
+        example = torch.zeros(2, source.channels, max(side, 64), max(side, 64) + 32)
         dynamic |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     with torch.no_grad():
         return torch.export.export(

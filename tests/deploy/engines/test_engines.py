@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import nn
 
 from attnvgg.deploy.engines import (
@@ -19,6 +20,7 @@ from attnvgg.deploy.engines import (
     open_folder,
     store,
 )
+from attnvgg.deploy.engines.interface import Refused
 from attnvgg.deploy.engines.kinds import Files
 from attnvgg.deploy.engines.network import Outputs, folded
 from attnvgg.errors import InputError
@@ -86,6 +88,9 @@ def test_eight_bits_come_near(engines, source, shape):
     for found, other in zip(maps, wanted_maps, strict=True):
         assert found.shape == other.shape
         np.testing.assert_allclose(found.sum((2, 3)), 1, rtol=1e-4)
+        for one, exact in zip(found, other, strict=True):
+            if exact.size >= 16:
+                assert spearmanr(one.ravel(), exact.ravel()).statistic > 0.9
 
 
 def test_compiled_code_gives_the_same():
@@ -119,6 +124,13 @@ def test_folding_leaves_the_model_as_it_is(source):
     after = source.network.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert [m for m in source.network.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_a_layer_that_occurs_twice_is_not_looked_over():
+    relu = nn.ReLU()
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu, nn.BatchNorm2d(4))
+    images = torch.from_numpy(noise(2, 8, 8))
+    torch.testing.assert_close(folded(used(network))(images), network(images))
 
 
 def test_what_follows_no_convolution_is_not_folded():
@@ -176,7 +188,7 @@ def builds(monkeypatch):
         def __call__(self, images):
             return (images,)
 
-    monkeypatch.setitem(kinds.FROM_FILES, "onnx", Files(build, Opened, ("onnx",)))
+    monkeypatch.setitem(kinds.FROM_FILES, "onnx", Files(build, Opened, ("onnx",), ("model.onnx",)))
     return found
 
 
@@ -238,6 +250,32 @@ def test_what_is_refused_is_not_kept(small, tmp_path, builds):
     assert not [path for path in tmp_path.rglob("*") if path.suffix != ".lock"]
 
 
+def test_a_refusal_is_remembered(small, tmp_path, builds):
+    def refuse(engine):
+        raise Refused("Too far.")
+
+    for _ in range(2):
+        with pytest.raises(Refused, match="Too far"):
+            open_engine("onnx", replace(small, verify=refuse), cache=tmp_path)
+    assert len(builds) == 1
+
+
+def test_an_engine_that_was_not_compared_is_compared_when_it_can_be(small, tmp_path, builds):
+    open_engine("onnx", small, cache=tmp_path)
+    checked = replace(small, verify=lambda engine: {"images": 3})
+    assert open_engine("onnx", checked, cache=tmp_path).agreement == {"images": 3}
+    assert open_engine("onnx", small, cache=tmp_path).agreement == {"images": 3}
+    assert len(builds) == 1
+
+
+def test_what_a_killed_process_left_is_removed(small, tmp_path, builds):
+    open_engine("onnx", small, cache=tmp_path)
+    (folder,) = tmp_path.glob("onnx-*")
+    (tmp_path / f".{folder.name}-abc").mkdir()
+    open_engine("onnx", small, cache=tmp_path)
+    assert not list(tmp_path.glob(".*-abc"))
+
+
 def test_what_was_compared_is_remembered(small, tmp_path, builds):
     checked = replace(small, verify=lambda engine: {"images": 3})
     assert open_engine("onnx", checked, cache=tmp_path).agreement == {"images": 3}
@@ -274,8 +312,9 @@ def test_too_few_images_to_calibrate(source, tmp_path):
 
 
 def test_no_threads_and_no_gpu(source):
-    with pytest.raises(InputError, match="at least 1"):
-        open_engine("eager", source, threads=0)
+    for threads in (0, 100_000):
+        with pytest.raises(InputError, match="from 1 to 1024"):
+            open_engine("eager", source, threads=threads)
     with pytest.raises(InputError, match="computes on the CPU"):
         open_engine("onnx", source, device="cuda")
 
@@ -300,6 +339,15 @@ def test_folders_that_are_no_engine(tmp_path, engines, cache):
         json.dumps({"format": store.FORMAT, "kind": "onnx", "files": {}})
     )
     with pytest.raises(InputError, match="not those exported"):
+        open_folder(tmp_path)
+    (tmp_path / "model.onnx").symlink_to("/dev/zero")
+    for name in ("/dev/zero", "../other", "model.onnx"):
+        about = {"format": store.FORMAT, "kind": "onnx", "files": {name: "0"}}
+        (tmp_path / "engine.json").write_text(json.dumps(about))
+        with pytest.raises(InputError, match="not those exported"):
+            open_folder(tmp_path)
+    (tmp_path / "engine.json").write_text(json.dumps({"format": store.FORMAT, "kind": ["onnx"]}))
+    with pytest.raises(InputError, match="another version"):
         open_folder(tmp_path)
 
 
