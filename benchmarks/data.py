@@ -21,10 +21,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from attnvgg.data.augmentation import augmentation
 from attnvgg.data.cache import ImageCache
 from attnvgg.data.decoding import read_image
 from attnvgg.data.images import ImageDataset
-from attnvgg.data.transforms import Preprocess, augmentation
+from attnvgg.data.transforms import Preprocess
 from benchmarks.baseline import TutorialDataset
 
 IMAGES, SIDE, TURN, ROUNDS = 200, 512, 20, 12

@@ -128,8 +128,8 @@ def augmentation() -> None:
     """Print whether the loader keeps up: images a second that one process prepares."""
     import numpy as np
 
+    from attnvgg.data.augmentation import augmentation as make
     from attnvgg.data.transforms import Preprocess
-    from attnvgg.data.transforms import augmentation as make
 
     preprocess = Preprocess(SIZE, SIZE)
     augment = make("tutorial", preprocess)

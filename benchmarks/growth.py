@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attnvgg.deploy.calibration import of_run
 from attnvgg.deploy.engines import open_engine
-from attnvgg.deploy.predictor import source_of
+from attnvgg.deploy.image_source import source_of
 from attnvgg.training.checkpoint import load_model, preprocess_of
 from benchmarks.infer import seconds, trained_run
 

@@ -25,7 +25,7 @@ from attnvgg.deploy.agreement import TOLERANCE, USUAL, Agreement, compare
 from attnvgg.deploy.calibration import ImageSet, of_run
 from attnvgg.deploy.engines import ENGINES, Engine, open_engine
 from attnvgg.deploy.engines.interface import Refused
-from attnvgg.deploy.predictor import source_of
+from attnvgg.deploy.image_source import source_of
 from attnvgg.models.published import published_name
 from attnvgg.training.checkpoint import load_model, preprocess_of
 from benchmarks.baseline import TutorialAttnVGG

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from attnvgg.cli.common import parse_config
+from attnvgg.cli.common import parse_config, parse_with_output
 from attnvgg.cli.main import COMMANDS
 from attnvgg.training.bag_options import TrainBagsConfig
 
@@ -78,7 +78,7 @@ def test_commands_parse(command, words):
     )  # fmt: skip
     words = [str(ROOT / word) if word.startswith("configs/") else word for word in words]
     if command != "launch_sagemaker":
-        parse_config(config, words, command)
+        parse_with_output(config, words, command)
         return
     _, theirs = module.parse_launch(config, words, command)  # the rest is for the training script
     parse_config(TrainBagsConfig, theirs, "train_bags")

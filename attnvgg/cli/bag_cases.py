@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from attnvgg.cli.cases import class_names
+from attnvgg.data.augmentation import augmentation
 from attnvgg.data.bag_dataset import BagDataset
 from attnvgg.data.bag_sources import load_bags
 from attnvgg.data.bags import FeatureBags, ImageBags, open_bags
@@ -22,7 +23,6 @@ from attnvgg.data.digits import Digits, GreyPreprocess, load_digits
 from attnvgg.data.panda import load_panda
 from attnvgg.data.slide_sample import slide_sample
 from attnvgg.data.splits import SIDES, check_splits, split_manifest
-from attnvgg.data.transforms import augmentation
 from attnvgg.errors import InputError
 from attnvgg.training.bag_config import DIGITS, BagDataConfig, TrainBagsConfig
 from attnvgg.training.build import make_preprocess, open_cache

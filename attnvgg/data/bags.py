@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import albumentations as A
 import numpy as np
 import pandas as pd
 import torch
@@ -24,6 +23,9 @@ from attnvgg.data.listing import images_below
 from attnvgg.data.tile_folders import tile_labels
 from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
+
+if TYPE_CHECKING:  # it takes a second to import, and only training needs it
+    import albumentations as A
 
 
 class ArrayBags(BagDataset):

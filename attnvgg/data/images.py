@@ -7,9 +7,8 @@ import random
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import albumentations as A
 import cv2
 import numpy as np
 import pandas as pd
@@ -22,6 +21,9 @@ from attnvgg.data.decoding import Pixels, read_image
 from attnvgg.data.inspection import image_size, inspect_image, refusal
 from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
+
+if TYPE_CHECKING:  # it takes a second to import, and only training needs it
+    import albumentations as A
 
 __all__ = ["ImageDataset", "inspect_image", "prepare_images", "read_image", "start_worker"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from attnvgg.data.cores import available_cores
-from attnvgg.data.images import TOLD, start_worker
+from attnvgg.data.images import TOLD, start_worker, use_one_thread
 
 ORDER = 1  # keeps this random stream apart from others of the same seed
 
@@ -73,6 +73,7 @@ class _Loader(DataLoader[Any]):
     """
 
     def __iter__(self) -> Any:
+        use_one_thread()  # before they are forked, whatever this process did before
         before = signal.pthread_sigmask(signal.SIG_BLOCK, TOLD)
         try:
             return super().__iter__()

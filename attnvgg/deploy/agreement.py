@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from attnvgg.deploy.engines import Engine
 from attnvgg.deploy.engines.interface import Images, Outputs, Refused
-from attnvgg.evaluation.metrics import roc_auc
 from attnvgg.evaluation.probabilities import to_probabilities
 
 # What is accepted: (mean difference of probabilities, of the AUC, rank correlation of maps).
@@ -105,6 +103,8 @@ def compare(
 def _areas(
     labels: np.ndarray | None, mine: np.ndarray, theirs: np.ndarray
 ) -> tuple[float, float] | None:
+    from attnvgg.evaluation.metrics import roc_auc  # scikit-learn takes a second, too
+
     if labels is None or len(np.unique(labels)) < max(2, mine.shape[1]):
         return None
     if not np.isfinite(mine).all():
@@ -118,6 +118,8 @@ def _ranks(pairs: list[tuple[Outputs, Outputs]], number: int) -> float | None:
 
     Where it has one and the engine's has none, or is not of numbers, they do not go together: 0.
     """
+    from scipy.stats import spearmanr  # takes a second, and most processes compare nothing
+
     found = []
     for ours, theirs in pairs:
         for one, other in zip(ours[number], theirs[number], strict=True):

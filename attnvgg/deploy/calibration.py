@@ -14,7 +14,7 @@ import pandas as pd
 
 from attnvgg.data.cache import file_key
 from attnvgg.data.listing import images_below, is_image
-from attnvgg.data.manifest import read_manifest
+from attnvgg.data.tables import located, read_table, require_columns
 from attnvgg.data.transforms import Preprocess
 from attnvgg.deploy.engines.interface import Images
 from attnvgg.errors import InputError
@@ -55,13 +55,15 @@ def of_run(run: Path) -> tuple[ImageSet | None, ImageSet | None]:
     Each is a fixed draw, in equal parts from the classes as far as they go. None where the folder
     is no run on images, or its images are not here (any more).
     """
-    if not (run / "manifest.csv").is_file():
+    path = run / "manifest.csv"
+    if not path.is_file():
         return None, None
     try:
-        manifest = read_manifest(run / "manifest.csv")
-    except InputError:
+        manifest = read_table(path)  # `read_manifest` would look for all of its files
+        require_columns(manifest, ("image", "label", "split"), str(path))
+        return _drawn(manifest, "train", CALIBRATED, run), _drawn(manifest, "val", COMPARED, run)
+    except (InputError, ValueError):
         return None, None
-    return _drawn(manifest, "train", CALIBRATED), _drawn(manifest, "val", COMPARED)
 
 
 def of_files(targets: Sequence[str | Path]) -> ImageSet:
@@ -81,11 +83,12 @@ def of_files(targets: Sequence[str | Path]) -> ImageSet:
     return ImageSet(tuple(str(paths[row]) for row in np.sort(chosen)))
 
 
-def _drawn(manifest: pd.DataFrame, split: str, count: int) -> ImageSet | None:
+def _drawn(manifest: pd.DataFrame, split: str, count: int, run: Path) -> ImageSet | None:
     table = manifest[manifest["split"] == split]
     shuffled = table.iloc[np.random.default_rng(0).permutation(len(table))]
     turn = shuffled.groupby("label").cumcount()  # the first of each class, the second, ...
     chosen = shuffled.loc[turn.sort_values(kind="stable").index[:count]]
-    if chosen.empty:
+    paths = located(chosen["image"], run)
+    if chosen.empty or not all(map(os.path.isfile, paths)):
         return None
-    return ImageSet(tuple(map(str, chosen["image"])), tuple(map(int, chosen["label"])))
+    return ImageSet(tuple(map(str, paths)), tuple(map(int, chosen["label"])))

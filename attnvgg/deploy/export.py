@@ -20,7 +20,7 @@ from attnvgg.deploy.engines.interface import Engine, Source
 from attnvgg.deploy.engines.kinds import FROM_FILES, check_available
 from attnvgg.deploy.engines.program import LEAST, PROGRAM, ProgramEngine, build_program
 from attnvgg.deploy.engines.store import ABOUT, versions, write_about
-from attnvgg.deploy.predictor import agreement_of, source_of
+from attnvgg.deploy.image_source import agreement_of, source_of
 from attnvgg.errors import InputError
 from attnvgg.models import Pretrained
 from attnvgg.training.checkpoint import preprocess_of

@@ -9,10 +9,10 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import albumentations
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -126,7 +126,7 @@ def plan_maps(
         "format": FORMAT,
         "trunk": trunk.key,
         "preprocess": images.preprocess.to_dict(),
-        "augmentation": [augmentation, albumentations.__version__, images.seed]
+        "augmentation": [augmentation, version("albumentations"), images.seed]
         if images.augment is not None
         else None,
         "views": views,

@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from attnvgg.data.cores import available_cores
 from attnvgg.data.images import use_one_thread
 from attnvgg.data.transforms import Preprocess
-from attnvgg.deploy.agreement import Agreement, compare
 from attnvgg.deploy.calibration import ImageSet, of_files, of_run
 from attnvgg.deploy.engines import AUTO, Engine, Source, choose, open_engine, open_folder
 from attnvgg.deploy.engines.interface import Images
 from attnvgg.deploy.engines.store import ABOUT
+from attnvgg.deploy.image_source import described_model, source_of
 from attnvgg.deploy.reading import read_ahead
 from attnvgg.errors import InputError
 from attnvgg.evaluation.probabilities import called_class, class_names, to_probabilities
-from attnvgg.models import Pretrained, VGGDense
 from attnvgg.models.weights import digest
 from attnvgg.training.checkpoint import load_model, preprocess_of
 
@@ -105,7 +104,7 @@ class Predictor:
             self.digest = digest(model.state_dict())
             sets = _image_sets(folder, calibration)
             chosen = self._choose(engine, device, sets[0] is not None)
-            source = source_of(model, self.preprocess, *sets)
+            source = source_of(model, self.preprocess, *sets, weights=self.digest)
             place = None if cache is None else Path(cache)
             self.engine = self._open(chosen, source, threads, place, engine == AUTO)
             is_int8 = self.engine.name == "openvino-int8"
@@ -203,74 +202,6 @@ class Predictor:
 
 def _reader(preprocess: Preprocess, image: Any) -> Callable[[], NDArray[np.float32]]:
     return lambda: preprocess(image).numpy()
-
-
-def described_model(about: dict[str, Any], origin: object) -> tuple[dict[str, Any], Preprocess]:
-    """Return the model's configuration and preprocessing of an `engine.json`.
-
-    Raises:
-        InputError: it does not describe a model of images.
-    """
-    try:
-        config = dict(about["model"])
-        preprocess = Preprocess.from_dict(config["preprocess"])
-        class_names(config, max(2, int(config["arguments"]["num_classes"])))
-        threshold = config.get("threshold")
-        if threshold is not None and not 0 <= float(threshold) <= 1:
-            raise ValueError(f"its threshold is {threshold}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-        raise InputError(
-            f"What {origin} says of its model is damaged ({reason}): export the run again."
-        ) from error
-    return config | {"threshold": None if threshold is None else float(threshold)}, preprocess
-
-
-def source_of(
-    model: Pretrained,
-    preprocess: Preprocess,
-    training: ImageSet | None,
-    validation: ImageSet | None,
-) -> Source:
-    """Return what engines of a model of images are built from.
-
-    Args:
-        model: in eval mode.
-        preprocess: its own.
-        training: to calibrate 8 bits with.
-        validation: what a built engine is compared with PyTorch on, else the training images; it
-            is refused beyond `agreement.TOLERANCE`.
-    """
-    identity = f"{model.config['class']} {sorted(model.config['arguments'].items())}"
-
-    judged_on = validation or training
-
-    def verify(engine: Engine) -> dict[str, Any]:
-        assert judged_on is not None
-        found = agreement_of(engine, source, preprocess, judged_on)
-        logger.info("Compared with PyTorch: %s", found.words)
-        found.require(engine.name)
-        return found.to_dict()
-
-    source = Source(
-        network=model,
-        identity=identity,
-        side=preprocess.size,
-        any_size=not isinstance(model, VGGDense),
-        calibration=None if training is None else lambda: list(training.batches(preprocess)),
-        calibration_name="" if training is None else training.name(preprocess),
-        verify=None if judged_on is None else verify,
-    )
-    return source
-
-
-def agreement_of(
-    engine: Engine, source: Source, preprocess: Preprocess, images: ImageSet
-) -> Agreement:
-    """Return how far an engine is from PyTorch on images."""
-    reference = open_engine("eager", source)
-    labels = None if images.labels is None else np.array(images.labels)
-    return compare(engine, reference, images.batches(preprocess), labels)
 
 
 def _image_sets(

@@ -13,8 +13,8 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
 
+from attnvgg.data.augmentation import augmentation
 from attnvgg.data.images import ImageDataset
-from attnvgg.data.transforms import augmentation
 from attnvgg.errors import InputError
 from attnvgg.models import (
     VGGGAP,

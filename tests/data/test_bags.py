@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
+from attnvgg.data.augmentation import augmentation
 from attnvgg.data.bags import ArrayBags, FeatureBags, ImageBags, open_bags, prepare_bags
 from attnvgg.data.images import ImageDataset
 from attnvgg.data.loaders import TrainingBatches, evaluation_loader, training_loader
-from attnvgg.data.transforms import Preprocess, augmentation
+from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
 
 LENGTHS = (3, 1, 5, 2)

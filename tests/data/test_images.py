@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from attnvgg.data.augmentation import augmentation
 from attnvgg.data.cache import ImageCache
 from attnvgg.data.decoding import from_pillow, read_mask, reduction
 from attnvgg.data.images import (
@@ -23,7 +24,7 @@ from attnvgg.data.images import (
     start_worker,
 )
 from attnvgg.data.inspection import image_size
-from attnvgg.data.transforms import Preprocess, augmentation
+from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -98,3 +99,16 @@ def test_a_stop_spares_processes_that_are_not_set_up():
     loader.worker_init_fn = hit_at_birth
     assert torch.cat([batch for (batch,) in loader]).tolist() == list(range(6))
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(TOLD)
+
+
+def test_opencv_has_one_thread_before_processes_are_forked():
+    """A child would wait for its parent's other threads for ever."""
+    cv2.setNumThreads(2)
+
+    class Watched(TensorDataset):
+        def __getitem__(self, index):
+            return cv2.getNumThreads()
+
+    loader = evaluation_loader(Watched(torch.arange(2)), 2, workers=1)
+    loader.worker_init_fn = None
+    assert next(iter(loader)).tolist() == [1, 1]

@@ -8,8 +8,9 @@ import pytest
 from skimage.color import hed_from_rgb, rgb_from_hed
 from skimage.data import immunohistochemistry
 
+from attnvgg.data.augmentation import augmentation
 from attnvgg.data.stain import SPREAD, STAINS, StainJitter, restained
-from attnvgg.data.transforms import Preprocess, augmentation
+from attnvgg.data.transforms import Preprocess
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.functional import normalize, to_tensor
 
-from attnvgg.data.transforms import Preprocess, augmentation
+from attnvgg.data.augmentation import augmentation
+from attnvgg.data.transforms import Preprocess
 from attnvgg.errors import InputError
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from attnvgg.data import frozen as store_module
+from attnvgg.data.augmentation import augmentation
 from attnvgg.data.images import ImageDataset
-from attnvgg.data.transforms import Preprocess, augmentation
+from attnvgg.data.transforms import Preprocess
 from attnvgg.deploy import frozen, frozen_room
 from attnvgg.deploy.frozen import compute_maps, frozen_trunk, plan_maps
 from attnvgg.errors import InputError

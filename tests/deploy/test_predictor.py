@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from attnvgg.data.transforms import Preprocess
+from attnvgg.deploy import image_source
 from attnvgg.deploy import predictor as module
 from attnvgg.deploy.agreement import Agreement, compare
 from attnvgg.deploy.calibration import of_files, of_run
@@ -88,7 +89,7 @@ def test_auto_takes_8_bits_calibrated_on_the_run(run, files, cache, monkeypatch,
 def test_auto_falls_back_where_an_engine_is_too_far(run, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(module, "choose", lambda device, can: ("openvino", ""))
     far = Agreement(9, 0.2, 0.5, None, ())
-    monkeypatch.setattr(module, "agreement_of", lambda *arguments: far)
+    monkeypatch.setattr(image_source, "agreement_of", lambda *arguments: far)
     predictor = Predictor(run, cache=tmp_path)
     assert predictor.engine.name == "eager"
     assert "is refused" in caplog.text
@@ -213,9 +214,9 @@ def test_damaged_descriptions(change):
         "arguments": {"num_classes": 1},
         "threshold": 0.5,
     }
-    assert module.described_model({"model": model}, "x")[0]["threshold"] == 0.5
+    assert image_source.described_model({"model": model}, "x")[0]["threshold"] == 0.5
     with pytest.raises(InputError):
-        module.described_model({"model": model | change}, "x")
+        image_source.described_model({"model": model | change}, "x")
 
 
 def test_flat_maps_and_one_class_are_not_compared():

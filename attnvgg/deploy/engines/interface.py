@@ -54,6 +54,7 @@ class Source:
         verify: compares an engine that was built from files with PyTorch, once; returns what is
             to be remembered of that, or raises `Refused`.
         channels: of the images.
+        weights: digest of the network's, if it is known already.
     """
 
     network: nn.Module
@@ -64,3 +65,4 @@ class Source:
     calibration_name: str = ""
     verify: Callable[[Engine], dict[str, Any]] | None = None
     channels: int = 3
+    weights: str | None = None

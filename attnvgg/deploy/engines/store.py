@@ -26,11 +26,13 @@ ABOUT = "engine.json"
 
 def key_of(source: Source, kind: str, packages: Sequence[str]) -> str:
     """Return what tells this engine from all others: weights, network, kind and versions."""
-    state = {name: tensor.cpu() for name, tensor in source.network.state_dict().items()}
+    weights = source.weights
+    if weights is None:
+        weights = digest({n: tensor.cpu() for n, tensor in source.network.state_dict().items()})
     parts = {
         "format": FORMAT,
         "kind": kind,
-        "weights": digest(state),
+        "weights": weights,
         "identity": source.identity,
         "side": None if source.any_size else source.side,
         "calibration": source.calibration_name if kind.endswith("int8") else "",
