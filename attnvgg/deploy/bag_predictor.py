@@ -18,7 +18,7 @@ from attnvgg.data.transforms import Preprocess
 from attnvgg.deploy.bag_images import images_of_run
 from attnvgg.deploy.bag_packing import PackedBags, packed
 from attnvgg.deploy.encoder_engines import EncoderImages, EngineEncoder, encoder_source
-from attnvgg.deploy.engines import AUTO, Engine, choose, open_engine
+from attnvgg.deploy.engines import AUTO, Engine, choose, open_chosen, open_engine
 from attnvgg.errors import InputError
 from attnvgg.evaluation.probabilities import called_class, class_names, to_probabilities
 from attnvgg.models import BagClassifier
@@ -126,16 +126,12 @@ class BagPredictor:
         if engine == AUTO:
             kind, self.reason = choose(self.device, images is not None)
         source = encoder_source(self.model.encoder, shape, images)
-        try:
-            self.engine = open_engine(
-                kind, source, threads=threads, cache=cache, device=self.device
-            )
-        except InputError as error:
-            if engine != AUTO or kind == "eager":
-                raise
-            logger.warning("%s PyTorch computes instead.", error)
-            self.reason = f"{kind} could not be had"
-            self.engine = open_engine("eager", source, threads=threads, device=self.device)
+        options: dict[str, Any] = {"threads": threads, "cache": cache, "device": self.device}
+        if engine == AUTO:
+            self.engine, other = open_chosen(kind, source, **options)
+            self.reason = other or self.reason
+        else:
+            self.engine = open_engine(kind, source, **options)
         self.model.encoder = EngineEncoder(self.engine)
 
     @property

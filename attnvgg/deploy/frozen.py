@@ -7,9 +7,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +21,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from attnvgg.data.cache import file_key
 from attnvgg.data.frozen import STEP, FrozenDataset, MapStore
 from attnvgg.data.images import ImageDataset
-from attnvgg.data.loaders import evaluation_loader
 from attnvgg.deploy.engines import Engine, Source, open_engine
 from attnvgg.deploy.engines.kinds import FROM_FILES
 from attnvgg.deploy.engines.store import key_of
 from attnvgg.deploy.frozen_room import ABOUT, make_room
+from attnvgg.deploy.reading import read_ahead
 from attnvgg.errors import InputError
 from attnvgg.files import lock_beside, write_json
 from attnvgg.models.backbone import Trunk
@@ -156,7 +159,7 @@ def compute_maps(
         trunk: whose maps.
         datasets: of `plan_maps`, in folders beside each other.
         limit_bytes: bound of all folders together.
-        workers: loader processes.
+        workers: threads that load images.
 
     Raises:
         InputError: there is no room, or a map does not fit into half precision.
@@ -199,43 +202,55 @@ def _missing(store: MapStore) -> list[int]:
     return missing
 
 
-class _Views(Dataset[Tensor]):
-    """Rows of a store as they are computed from: the images in their views."""
+class _Views:
+    """Rows of a store as they are computed from: the images in their views; for many threads."""
 
-    def __init__(self, images: ImageDataset, rows: Sequence[int]) -> None:
-        self.images, self.rows = images, rows
+    def __init__(self, images: ImageDataset) -> None:
+        self.images, self.own = images, threading.local()
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, number: int) -> Tensor:
-        view, index = divmod(self.rows[number], len(self.images))
-        self.images.set_epoch(view)
-        image: Tensor = self.images[index]["image"]
-        return image
+    def load(self, row: int) -> NDArray[np.float32]:
+        """Return the image of a row, (3, H, W)."""
+        if not hasattr(self.own, "images"):  # its augmentation draws from a state of its own
+            self.own.images = copy.deepcopy(self.images)
+        view, index = divmod(row, len(self.images))
+        self.own.images.set_epoch(view)
+        image: Tensor = self.own.images[index]["image"]
+        return image.numpy()
 
 
 def _compute(dataset: FrozenDataset, missing: list[int], engine: Engine, workers: int) -> None:
-    """Compute some parts, in steps that do not reach over the end of one."""
-    store = dataset.store
+    """Compute some parts, in steps that do not reach over the end of one.
+
+    Images are loaded by threads: processes would be forked from one that runs an engine, whose
+    library may not outlive that.
+    """
+    store, views = dataset.store, _Views(dataset.images)
     ranges = [store.parts()[number] for number in missing]
-    views = _Views(dataset.images, [row for part in ranges for row in part])
-    loader = evaluation_loader(views, STEP, workers)
-    bar = tqdm(loader, f"frozen stages ({engine.name})", unit="batch", disable=None, leave=False)
-    steps: Iterator[Tensor] = iter(bar)
-    for number, part in zip(missing, ranges, strict=True):
-        rows = [_half(store, engine, next(steps)) for _ in range(0, len(part), STEP)]
-        store.write(number, np.concatenate(rows))
-    bar.close()
+    calls = ((row, partial(views.load, row)) for part in ranges for row in part)
+    total = sum(map(len, ranges))
+    bar = tqdm(
+        desc=f"frozen stages ({engine.name})", total=total, unit="image", disable=None, leave=False
+    )
+    with bar, closing(read_ahead(calls, max(1, workers), ahead=2 * STEP)) as read:
+        images = (future.result() for _, future in read)
+        for number, part in zip(missing, ranges, strict=True):
+            rows = []
+            for start in range(0, len(part), STEP):
+                step = np.stack(list(islice(images, min(STEP, len(part) - start))))
+                rows.append(_half(store, engine, step))
+                bar.update(len(step))
+            store.write(number, np.concatenate(rows))
 
 
-def _half(store: MapStore, engine: Callable[[Any], Any], images: Tensor) -> NDArray[np.float16]:
+def _half(
+    store: MapStore, engine: Callable[[Any], Any], images: NDArray[np.float32]
+) -> NDArray[np.float16]:
     """Return the rows of a step.
 
     Raises:
         InputError: a value is larger than half precision can hold.
     """
-    rows = store.packed(engine(images.numpy()))
+    rows = store.packed(engine(images))
     largest = float(rows.max())  # after ReLU none is negative
     if not largest <= LARGEST:
         raise InputError(

@@ -19,7 +19,7 @@ from attnvgg.data.cores import available_cores
 from attnvgg.data.images import use_one_thread
 from attnvgg.data.transforms import Preprocess
 from attnvgg.deploy.calibration import ImageSet, of_files, of_run
-from attnvgg.deploy.engines import AUTO, Engine, Source, choose, open_engine, open_folder
+from attnvgg.deploy.engines import AUTO, choose, open_chosen, open_engine, open_folder
 from attnvgg.deploy.engines.interface import Images
 from attnvgg.deploy.engines.store import ABOUT
 from attnvgg.deploy.image_source import described_model, source_of
@@ -32,7 +32,6 @@ from attnvgg.training.checkpoint import load_model, preprocess_of
 logger = logging.getLogger(__name__)
 
 BATCH = 8
-SLOWER = ("openvino-int8", "openvino", "eager")  # what auto takes, and what takes its place
 Map = NDArray[np.float32]
 
 
@@ -90,7 +89,7 @@ class Predictor:
         cache: str | os.PathLike[str] | None = None,
         device: str = AUTO,
     ) -> None:
-        self.origin = str(path_or_hub)
+        self.origin, self.reason = str(path_or_hub), ""
         if device not in (AUTO, "cpu", "cuda"):
             raise InputError(f'There is no device "{device}"; choose auto, cpu or cuda.')
         folder = Path(path_or_hub)
@@ -106,7 +105,12 @@ class Predictor:
             chosen = self._choose(engine, device, sets[0] is not None)
             source = source_of(model, self.preprocess, *sets, weights=self.digest)
             place = None if cache is None else Path(cache)
-            self.engine = self._open(chosen, source, threads, place, engine == AUTO)
+            options: dict[str, Any] = {"threads": threads, "cache": place, "device": chosen[1]}
+            if engine == AUTO:
+                self.engine, other = open_chosen(chosen[0], source, **options)
+                self.reason = other or self.reason
+            else:
+                self.engine = open_engine(chosen[0], source, **options)
             is_int8 = self.engine.name == "openvino-int8"
             self.engine_key = source.calibration_name if is_int8 else ""
         self.threshold: float | None = self.config.get("threshold")
@@ -134,24 +138,6 @@ class Predictor:
         if engine == AUTO:
             engine, self.reason = choose(device, can_calibrate)
         return engine, device
-
-    def _open(
-        self,
-        chosen: tuple[str, str],
-        source: Source,
-        threads: int | None,
-        cache: Path | None,
-        may_change: bool,
-    ) -> Engine:
-        """Open the engine; one that was not asked for by name may give way to a slower one."""
-        kind, device = chosen
-        for instead in SLOWER[SLOWER.index(kind) + 1 :] if may_change else ():
-            try:
-                return open_engine(kind, source, threads=threads, cache=cache, device=device)
-            except InputError as error:
-                logger.warning("%s %s computes instead.", error, instead)
-                kind, self.reason = instead, f"{chosen[0]} could not be had"
-        return open_engine(kind, source, threads=threads, cache=cache, device=device)
 
     @property
     def words(self) -> str:

@@ -13,7 +13,7 @@ from attnvgg.deploy import bag_predictor as module
 from attnvgg.deploy.bag_images import images_of_run
 from attnvgg.deploy.bag_predictor import BagPredictor
 from attnvgg.deploy.encoder_engines import EngineEncoder, similarity
-from attnvgg.deploy.engines import Engine
+from attnvgg.deploy.engines import Engine, choice
 from attnvgg.errors import InputError
 from attnvgg.models import AttnVGG, BagClassifier
 
@@ -224,11 +224,12 @@ def test_auto_falls_back_where_an_engine_is_too_far(run, tiles, tmp_path, monkey
         raise InputError("It is too far.")
 
     monkeypatch.setattr(module, "choose", lambda device, can: ("openvino", ""))
-    monkeypatch.setattr(module, "open_engine", refuse)
+    for place in (module, choice):
+        monkeypatch.setattr(place, "open_engine", refuse)
     found = BagPredictor(run, cache=tmp_path)
     assert found.engine.name == "doubled"
     assert found.reason == "openvino could not be had"
-    assert "It is too far. PyTorch computes instead." in caplog.text
+    assert "It is too far. eager computes instead." in caplog.text
     with pytest.raises(InputError, match="too far"):
         BagPredictor(run, "openvino", cache=tmp_path)
 
