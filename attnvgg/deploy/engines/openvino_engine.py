@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import threading
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def build_openvino_int8(source: Source, folder: Path) -> None:
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
+    _core()  # before NNCF has cores of its own come and go
     images = source.calibration() if callable(source.calibration) else source.calibration
     single = [image[None] for batch in images or () for image in batch]
     if len(single) < FEWEST:
@@ -74,6 +76,20 @@ def _converted(source: Source) -> Any:
     return model
 
 
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    """Return the one core of this process, its plugin loaded.
+
+    With the last core the plugin is unloaded, and what it has left to be called at a fork is called
+    all the same: the next process that is started ends this one.
+    """
+    import openvino
+
+    core = openvino.Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")
+    return core
+
+
 class OpenVINOEngine(Engine):
     """OpenVINO on the CPU.
 
@@ -93,7 +109,7 @@ class OpenVINOEngine(Engine):
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         self.name = name
-        self.model = openvino.Core().compile_model(folder / FILE, "CPU", settings)
+        self.model = _core().compile_model(folder / FILE, "CPU", settings)
         self.count = len(self.model.outputs)
         self.own = threading.local()
         bits = "8 bits" if name.endswith("int8") else "32 bits"
