@@ -16,6 +16,20 @@ import pytest
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
+# What loads the libraries of engines comes last: they leave hooks in the process, and it is other
+# tests that fork it.
+LAST = (
+    "tests/deploy/engines/", "tests/deploy/test_predictor.py", "tests/deploy/test_export.py",
+    "tests/deploy/test_bag_predictor.py", "tests/deploy/test_frozen.py",
+    "tests/cli/test_extract_int8.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Move the tests of engines to the end, all else as it is."""
+    items.sort(key=lambda item: item.nodeid.startswith(LAST))
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """Only loopback can be reached: a test that needs the world fails."""
