@@ -19,10 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision import transforms
-from torchvision.datasets.folder import default_loader
 
 from attnvgg.cli.predict import PredictConfig, predict_listed
 from attnvgg.data.listing import images_below
@@ -33,17 +31,17 @@ from attnvgg.deploy.prediction_listing import list_images
 from attnvgg.deploy.predictor import Predictor
 from attnvgg.models import AttnVGG
 from attnvgg.models.published import published_name
-from benchmarks.baseline import MEAN, STD, TutorialAttnVGG
+from benchmarks.baseline import MEAN, STD, TutorialAttnVGG, TutorialDataset
 
 IMAGES, BATCH, ROUNDS, BAR = 32, 8, 5, 5.0
 MANY = (500, 2000)  # images, for the memory
 
 
-class PublishedImages(Dataset[Tensor]):
+class PublishedImages(TutorialDataset):
     """The tutorial's way to evaluate: decode in full, resize, crop, normalise."""
 
     def __init__(self, paths: list[str]) -> None:
-        self.paths = paths
+        super().__init__(paths)
         self.transform = transforms.Compose(
             [
                 transforms.Resize(224),
@@ -52,13 +50,6 @@ class PublishedImages(Dataset[Tensor]):
                 transforms.Normalize(MEAN, STD),
             ]
         )
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor:
-        tensor: Tensor = self.transform(default_loader(self.paths[index]))
-        return tensor
 
 
 def published(model: TutorialAttnVGG, paths: list[str], output: Path, workers: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from attnvgg.data.decoding import read_image, read_mask
+from attnvgg.deploy.prediction_panels import SYNTHETIC
 from attnvgg.errors import InputError
 from attnvgg.evaluation.probabilities import called_class, class_names, to_probabilities
 from attnvgg.explain import Case, Kind
@@ -113,7 +114,7 @@ def take_threshold(model: Pretrained, run: RunFolder | None, views: int) -> None
 def caption_of(model: Pretrained) -> str | None:
     notes = []
     if model.config.get("synthetic"):
-        notes.append("SYNTHETIC data: the model was trained on drawn pictures, not on photographs.")
+        notes.append(SYNTHETIC)
     if len(model.config.get("classes") or ()) > 2:
         notes.append("Attention is the same for every class: where it looked, not what for.")
     if isinstance(model, EightViews):
