@@ -22,6 +22,7 @@ NAMES = (
     "growth",
     "gpu",
     "bags_infer",
+    "serve",
 )
 
 

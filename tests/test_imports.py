@@ -24,7 +24,7 @@ MAY_IMPORT = {
 LAZY = {
     "kaggle": "data/download.py",
     "kagglesdk": "data/download.py",
-    "huggingface_hub": "models/pretrained.py",
+    "huggingface_hub": "models/hub.py",
     "timm": "models/bodies.py",
     "torch.utils.tensorboard": "training/run.py",
     "openslide": "data/slides.py",
@@ -39,6 +39,11 @@ LAZY = {
     "sagemaker": "deploy/sagemaker.py",
     "boto3": "deploy/sagemaker.py",
     "skimage.data": "data/synthetic/tissue.py",
+    "fastapi": "deploy/serving/app.py",
+    "swagger_ui_bundle": "deploy/serving/app.py",
+    "uvicorn": "deploy/serving/server.py",
+    "prometheus_client": "deploy/serving/counters.py",
+    "gradio": "deploy/serving/web.py",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -20,6 +20,7 @@ from attnvgg.data.inspection import (
     find_problem,
     fits,
     refusal,
+    upright_size,
 )
 from attnvgg.errors import InputError
 
@@ -60,18 +61,52 @@ def read_image(
     try:
         with open(path, "rb", buffering=0) as stream:
             data = stream.read()
-        if size := _plain_jpeg_size(data):
-            return _decode_jpeg(data, *size, min_side)
-        with Image.open(BytesIO(data)) as image:
-            if problem := find_problem(image, convert) or _missing_end(image.format, data):
-                raise refusal(path, problem)
-            if image.format == "JPEG" and not find_oddities(image):
-                return _decode_jpeg(data, image.height, image.width, min_side)
-            return reduce(_to_rgb(image), reduction(image.height, image.width, min_side))
+        return _decode(data, path, min_side, convert)
     except InputError:
         raise
     except (*BROKEN, cv2.error) as error:
         raise refusal(path, describe_failure(error, path)) from error
+
+
+def decode_image(
+    data: bytes, name: str = "image", min_side: int | None = None, convert: bool = False
+) -> Pixels:
+    """Do as `read_image`, of a file that is in memory.
+
+    Args:
+        data: content of the file.
+        name: for the complaint.
+        min_side: see `read_image`.
+        convert: see `read_image`.
+
+    Raises:
+        InputError: see `read_image`.
+    """
+    if not data:
+        raise refusal(name, "is empty")
+    try:
+        return _decode(data, name, min_side, convert)
+    except InputError:
+        raise
+    except (*BROKEN, cv2.error) as error:
+        raise refusal(name, describe_failure(error)) from error
+
+
+def encoded_size(data: bytes, name: str = "image") -> tuple[int, int]:
+    """Return (height, width) of an image held upright, from the header of a file in memory.
+
+    Raises:
+        InputError: it is not an image.
+    """
+    if not data:
+        raise refusal(name, "is empty")
+    if size := _plain_jpeg_size(data):
+        return size
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return upright_size(image)
+    except BROKEN as error:
+        raise refusal(name, describe_failure(error)) from error
 
 
 def read_mask(path: str | os.PathLike[str], min_side: int | None = None) -> Pixels:
@@ -119,6 +154,19 @@ def reduce(image: Pixels, factor: int) -> Pixels:
     whole = image[: height * factor, : width * factor]
     reduced = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(reduced, dtype=np.uint8)
+
+
+def _decode(
+    data: bytes, name: str | os.PathLike[str], min_side: int | None, convert: bool
+) -> Pixels:
+    if size := _plain_jpeg_size(data):
+        return _decode_jpeg(data, *size, min_side)
+    with Image.open(BytesIO(data)) as image:
+        if problem := find_problem(image, convert) or _missing_end(image.format, data):
+            raise refusal(name, problem)
+        if image.format == "JPEG" and not find_oddities(image):
+            return _decode_jpeg(data, image.height, image.width, min_side)
+        return reduce(_to_rgb(image), reduction(image.height, image.width, min_side))
 
 
 def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:

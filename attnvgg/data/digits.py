@@ -47,16 +47,17 @@ class GreyPreprocess:
     """In [0, 1]."""
     std: float = 1.0
 
-    def __call__(self, image: str | os.PathLike[str] | NDArray[np.uint8]) -> torch.Tensor:
-        """Return (1, 28, 28) of a picture, white on black, or of its file.
+    def __call__(self, image: str | os.PathLike[str] | bytes | NDArray[np.uint8]) -> torch.Tensor:
+        """Return (1, 28, 28) of a picture, white on black, of its file, or of a file's content.
 
         Raises:
             InputError: it is not 28 x 28 grey pixels.
         """
         if not isinstance(image, np.ndarray):
-            pixels = cv2.imread(os.fspath(image), cv2.IMREAD_UNCHANGED)
+            pixels = _read(image)
             if pixels is None:
-                raise InputError("This file cannot be read as an image:", [image])
+                name = "image: is broken" if isinstance(image, bytes) else image
+                raise InputError("This file cannot be read as an image:", [name])
             image = np.asarray(pixels)
         if image.shape != (SIDE, SIDE) or image.dtype != np.uint8:
             raise InputError(
@@ -74,6 +75,14 @@ class GreyPreprocess:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Return what `to_dict` described."""
         return cls(float(values["mean"]), float(values["std"]))
+
+
+def _read(image: str | os.PathLike[str] | bytes) -> Any:
+    """Return the pixels of a file as they are; None if it is broken."""
+    if isinstance(image, bytes):
+        data = np.frombuffer(image, np.uint8)
+        return cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+    return cv2.imread(os.fspath(image), cv2.IMREAD_UNCHANGED)
 
 
 def load_digits(source: str = "digits", root: str | Path | None = None) -> Digits:

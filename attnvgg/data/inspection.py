@@ -61,10 +61,15 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as image:
-            width, height = image.size
-            return (width, height) if _orientation(image) >= 5 else (height, width)
+            return upright_size(image)
     except BROKEN as error:
         raise refusal(path, describe_failure(error, path)) from error
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return (height, width) of an opened image, held upright."""
+    width, height = image.size
+    return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
 def refusal(path: str | os.PathLike[str], problem: str) -> InputError:
@@ -109,15 +114,20 @@ def find_oddities(image: Image.Image) -> list[str]:
     return found
 
 
-def describe_failure(error: Exception, path: str | os.PathLike[str]) -> str:
-    """Return what a decoder or the system complained about, as a problem in words."""
+def describe_failure(error: Exception, path: str | os.PathLike[str] | None = None) -> str:
+    """Return what a decoder or the system complained about, as a problem in words.
+
+    Args:
+        error: the complaint.
+        path: the file; None for bytes that were in memory already.
+    """
     if isinstance(error, Image.DecompressionBombError):
         return f"has more than {MAX_PIXELS:,} pixels, which are refused"
     if isinstance(error, FileNotFoundError):
         return "is missing"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read: {error.strerror}"
-    if Path(path).stat().st_size == 0:
+    if path is not None and Path(path).stat().st_size == 0:
         return "is empty"
     if isinstance(error, UnidentifiedImageError):
         return "is not an image, or a broken one"

@@ -18,6 +18,7 @@ from PIL import Image
 
 from attnvgg.data.decoding import (
     Pixels,
+    decode_image,
     from_pillow,
     read_image,
     read_mask,
@@ -74,19 +75,23 @@ class Preprocess:
         if min(self.std) <= 0:
             raise InputError(f"std {self.std} must be positive")
 
-    def __call__(self, source: str | os.PathLike[str] | Image.Image | Pixels) -> torch.Tensor:
+    def __call__(
+        self, source: str | os.PathLike[str] | bytes | Image.Image | Pixels
+    ) -> torch.Tensor:
         """Return the model's input, (3, size, size).
 
         Args:
-            source: a file, an opened image, or RGB pixels (H, W, 3).
+            source: a file, its content, an opened image, or RGB pixels (H, W, 3).
 
         Raises:
             InputError: the picture is one that `read_image` refuses.
         """
         return self.normalise(self.centre(self.load(source)))
 
-    def load(self, source: str | os.PathLike[str] | Image.Image | Pixels) -> Pixels:
+    def load(self, source: str | os.PathLike[str] | bytes | Image.Image | Pixels) -> Pixels:
         """Return the resized centre square, (resize, resize, 3)."""
+        if isinstance(source, bytes):
+            return self._square(decode_image(source, "image", self._min_side, self.convert))
         if isinstance(source, str | os.PathLike):
             return self._square(read_image(source, self._min_side, self.convert))
         if isinstance(source, Image.Image):

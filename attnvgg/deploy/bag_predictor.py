@@ -168,11 +168,11 @@ class BagPredictor:
         size = self.usual if instances is None else instances
         if size < 1:
             raise InputError(f"A batch has at least one instance, not {size}.")
-        for batch in packed(bags, size, self._require):
+        for batch in packed(bags, size, self.require):
             yield from self._compute(batch, size)
 
-    def _require(self, shape: tuple[int, ...]) -> None:
-        """Refuse instances of a shape that the model does not take."""
+    def require(self, shape: tuple[int, ...]) -> None:
+        """Raise InputError for instances of a shape that the model does not take."""
         if shape == self._taken:
             return
         if self.instance_shape is not None:

@@ -3,7 +3,7 @@
 from attnvgg.explain.bag_case import BagCase
 from attnvgg.explain.bag_figures import save_bag_grid
 from attnvgg.explain.case import Case
-from attnvgg.explain.figures import LONGEST, save_grid, save_panels
+from attnvgg.explain.figures import LONGEST, grid_png, save_grid, save_panels
 from attnvgg.explain.overlays import (
     Interpolation,
     Kind,
@@ -24,6 +24,7 @@ __all__ = [
     "ScaledMap",
     "SlideCase",
     "found_shares",
+    "grid_png",
     "heat_map",
     "overlay",
     "save_bag_grid",

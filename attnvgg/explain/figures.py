@@ -64,21 +64,22 @@ def save_grid(
     Raises:
         InputError: no cases, maps of another kind, or a format that cannot be written.
     """
-    if not cases:
-        raise InputError("There are no cases to draw.")
-    rows = [case.reduced(round(2 * PANEL * dpi)) for case in cases]
-    clipped = any(_clipped(row, kind) for row in rows)
-    heads = _heads(rows)
-    width = WIDTH + (len(heads) - len(HEADS)) * (PANEL + GAP)
-    notes = _notes(rows, kind, threshold, caption, clipped)
-    heights = [PANEL * float(np.clip(r.image.shape[0] / r.image.shape[1], 0.5, 1.5)) for r in rows]
-    page = Page(heights, title is not None, len(notes), width=width)
-    for number, row in enumerate(rows):
-        _draw_row(page, number, row, kind, interpolation)
-    page.draw_heads(heads, title)
-    page.draw_colour_bar(kind, clipped, page.column(1), 2 * PANEL + GAP)
-    page.draw_notes(notes)
+    page = _draw_grid(cases, kind, interpolation, threshold, title, caption, dpi)
     page.write(path, dpi)
+
+
+def grid_png(
+    cases: Sequence[Case],
+    *,
+    kind: Kind = "softmax",
+    interpolation: Interpolation = "bilinear",
+    threshold: float | None = None,
+    title: str | None = None,
+    caption: str | None = None,
+    dpi: int = DPI,
+) -> bytes:
+    """Return the figure of `save_grid` as the content of a PNG file; nothing is written."""
+    return _draw_grid(cases, kind, interpolation, threshold, title, caption, dpi).to_png(dpi)
 
 
 def save_panels(
@@ -125,6 +126,32 @@ def outline(axes: Axes, mask: ArrayLike, **place: Any) -> None:
     for colour, width, alpha in (("black", 1.6, 0.35), ("white", 0.7, 1.0)):
         middle = (values.max() + values.min()) / 2
         axes.contour(values, [middle], colors=colour, linewidths=width, alpha=alpha, **place)
+
+
+def _draw_grid(
+    cases: Sequence[Case],
+    kind: Kind,
+    interpolation: Interpolation,
+    threshold: float | None,
+    title: str | None,
+    caption: str | None,
+    dpi: int,
+) -> Page:
+    if not cases:
+        raise InputError("There are no cases to draw.")
+    rows = [case.reduced(round(2 * PANEL * dpi)) for case in cases]
+    clipped = any(_clipped(row, kind) for row in rows)
+    heads = _heads(rows)
+    width = WIDTH + (len(heads) - len(HEADS)) * (PANEL + GAP)
+    notes = _notes(rows, kind, threshold, caption, clipped)
+    heights = [PANEL * float(np.clip(r.image.shape[0] / r.image.shape[1], 0.5, 1.5)) for r in rows]
+    page = Page(heights, title is not None, len(notes), width=width)
+    for number, row in enumerate(rows):
+        _draw_row(page, number, row, kind, interpolation)
+    page.draw_heads(heads, title)
+    page.draw_colour_bar(kind, clipped, page.column(1), 2 * PANEL + GAP)
+    page.draw_notes(notes)
+    return page
 
 
 def _draw_row(

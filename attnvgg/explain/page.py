@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -164,6 +165,12 @@ class Page:
             self.text(
                 MARGIN, self.notes_top + (number + 0.5) * LINE, note, fontsize=6.8, color=QUIET
             )
+
+    def to_png(self, dpi: int) -> bytes:
+        """Return the figure as the content of a PNG file."""
+        content = BytesIO()
+        self.figure.savefig(content, dpi=dpi, format="png")
+        return content.getvalue()
 
     def write(self, path: str | os.PathLike[str], dpi: int) -> None:
         """Write the figure, all of it or nothing.
