@@ -72,14 +72,12 @@ def thin_vgg():
     What such a module tests is what is done with models, not what they are. The session's runs
     have all channels: they must not be asked for in it.
     """
-    from torchvision.models import vgg
-
     import attnvgg.models.attnvgg
+    import attnvgg.models.backbone
 
     channels = (8, 16, 32, 64, 64)
-    layers = [8, "M", 16, "M", 32, 32, "M", 64, 64, "M", 64, 64, "M"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(vgg.cfgs, "A", layers)
+        patch.setattr(attnvgg.models.backbone, "CHANNELS", channels)
         patch.setattr(attnvgg.models.attnvgg, "CHANNELS", channels)
         yield
 

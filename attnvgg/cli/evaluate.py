@@ -17,11 +17,13 @@ from accelerate.utils import broadcast_object_list
 
 from attnvgg.cli.bag_runs import judge_again, read_bags_config
 from attnvgg.cli.common import parse_config, run_command
+from attnvgg.cli.endpoint_judge import Asked, judge_endpoint
 from attnvgg.cli.image_ensemble import OUT_OF_FOLD
-from attnvgg.cli.image_runs import judge_members
+from attnvgg.cli.image_runs import judge_members, read_config
 from attnvgg.cli.report import Order, check_folder, predictions_of, report_folder, write_report
 from attnvgg.data.images import ImageDataset
 from attnvgg.data.sample import sample_reference
+from attnvgg.deploy.endpoint import Endpoint
 from attnvgg.errors import InputError
 from attnvgg.evaluation.assessment import SENSITIVITIES, Questions
 from attnvgg.evaluation.report import evaluate_predictions
@@ -30,16 +32,17 @@ from attnvgg.files import atomic_path, write_json
 from attnvgg.models.views import with_views
 from attnvgg.training.bag_config import check as check_bags
 from attnvgg.training.build import judging_loader, loader_workers, open_cache
-from attnvgg.training.config import RESOLVED, TrainConfig, check
+from attnvgg.training.config import TrainConfig, check
 from attnvgg.training.engine import evaluate, make_accelerator
 from attnvgg.training.predictions import prediction_table
 from attnvgg.training.run import RunFolder, open_run, read_cases, read_task
-from attnvgg.training.run_config import require_resolved, updated
+from attnvgg.training.run_config import updated
 from attnvgg.training.sharing import load_model_everywhere
 
 logger = logging.getLogger(__name__)
 
 REPORTED = ("against", "prevalence", "sensitivities", "threshold", "out")  # asked of the report
+LOCAL = ("views", "device", "batch_size", "workers", "threads")  # of a loaded model
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ class EvaluateConfig:
     """Loader processes; null: as in the run."""
     threads: int | None = None
     """CPU threads; null: PyTorch's choice."""
+    endpoint: str | None = None
+    """URL of a served model: the run's cases, or those of a CSV with image and label, are sent to
+    it in place of loading the model. A token is taken from ATTNVGG_TOKEN."""
+    requests: int = 4
+    """Sent to the endpoint at a time."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +104,10 @@ def _is_number(word: str) -> bool:
 
 
 def evaluate_any(options: EvaluateConfig) -> None:
-    """Judge a run or a file, and write the report."""
+    """Judge a run, a file or an endpoint, and write the report."""
+    if options.endpoint is not None:
+        _evaluate_endpoint(options, options.endpoint)
+        return
     is_file = options.target.is_file() or options.target.suffix == ".csv"
     own = report_folder(options.target) if is_file else options.target / "report"
     folder = options.out or own
@@ -156,6 +167,17 @@ def evaluate_run(options: EvaluateConfig) -> Accelerator:
     return accelerator
 
 
+def _evaluate_endpoint(options: EvaluateConfig, url: str) -> None:
+    """Judge what a served model says of the cases."""
+    usual = EvaluateConfig(options.target)
+    asked = [f"--{name}" for name in LOCAL if getattr(options, name) != getattr(usual, name)]
+    if asked:
+        raise InputError("An endpoint computes by itself, leave these out:", asked)
+    questions = Questions(options.threshold, options.sensitivities, options.prevalence)
+    asked_of = Asked(options.target, questions, options.requests, options.out, options.against)
+    judge_endpoint(Endpoint(url), asked_of)
+
+
 def _refuse_questions(run: RunFolder, options: EvaluateConfig) -> None:
     """Raise InputError where a run of folds is asked for what only a report answers."""
     usual = EvaluateConfig(options.target)
@@ -166,13 +188,6 @@ def _refuse_questions(run: RunFolder, options: EvaluateConfig) -> None:
             f"as {run.path / 'fold-0'}, or {run.path / OUT_OF_FOLD} with --threshold, for:",
             asked,
         )
-
-
-def read_config(run: RunFolder) -> TrainConfig:
-    """Return the configuration that a run was made with."""
-    config: TrainConfig = parse_config(TrainConfig, ["--config", str(run.config)], "train")
-    require_resolved(config, RESOLVED, run.config)
-    return config
 
 
 def judge(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from accelerate import Accelerator
 
+from attnvgg.cli.common import parse_config
 from attnvgg.cli.image_ensemble import combine_folds, combine_seeds
 from attnvgg.data.folds import fold_manifests
 from attnvgg.data.images import prepare_images
@@ -16,15 +17,22 @@ from attnvgg.data.splits import check_splits, subsample_negatives
 from attnvgg.errors import InputError
 from attnvgg.training.build import loader_workers
 from attnvgg.training.build_images import build_model, make_datasets, make_trainer
-from attnvgg.training.config import TrainConfig
+from attnvgg.training.config import RESOLVED, TrainConfig
 from attnvgg.training.run import RunFolder, read_cases
-from attnvgg.training.run_config import updated
+from attnvgg.training.run_config import require_resolved, updated
 from attnvgg.training.signals import Interrupted
 
 logger = logging.getLogger(__name__)
 
 Judge = Callable[[RunFolder, Accelerator, TrainConfig], dict[str, Any] | None]
 Train = Callable[..., dict[str, Any] | None]
+
+
+def read_config(run: RunFolder) -> TrainConfig:
+    """Return the configuration that a run was made with."""
+    config: TrainConfig = parse_config(TrainConfig, ["--config", str(run.config)], "train")
+    require_resolved(config, RESOLVED, run.config)
+    return config
 
 
 class Member(NamedTuple):

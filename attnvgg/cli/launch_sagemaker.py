@@ -1,4 +1,4 @@
-"""`attnvgg launch_sagemaker`: a training job on Amazon SageMaker, or the same on this machine."""
+"""`attnvgg launch_sagemaker`: a job or an endpoint on SageMaker, or the same on this machine."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from attnvgg.cli.common import parse_config, run_command
+from attnvgg.cli.launch_deploy import Action, DeployConfig, launch_deploy
 from attnvgg.deploy.sagemaker import submit
 from attnvgg.deploy.simulator import simulate
 from attnvgg.deploy.training_job import Job, check, check_source, describe
@@ -29,7 +30,8 @@ SCRIPTS: dict[str, type[Any]] = {"train_bags": TrainBagsConfig, "train": TrainCo
 class LaunchConfig:
     """Train on Amazon SageMaker: `train` tells what it would do, and with --run true does it;
     `simulate` trains on this machine as the container would. All other options, --config
-    among them, are those of the training script."""
+    among them, are those of the training script. `deploy` and `simulate_deploy` serve a model and
+    have options of their own: see `launch_sagemaker deploy --help`."""
 
     action: Literal["train", "simulate"] = field(
         metadata={"positional": {"type": Literal["train", "simulate"], "help": "train or simulate"}}
@@ -77,13 +79,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(launch, LaunchConfig, argv, "launch_sagemaker", parse_launch)
 
 
-def launch(request: tuple[LaunchConfig, list[str]]) -> None:
-    """Tell what a job would do, start it, or run it here.
+def launch(request: tuple[LaunchConfig | DeployConfig, list[str]]) -> None:
+    """Tell what a job or an endpoint would be, start it, or run it here.
 
     Args:
         request: options of this command, and words for the training script.
     """
     config, words = request
+    if isinstance(config, DeployConfig):
+        launch_deploy(config)
+        return
     job = make_job(config, words)
     if config.action == "simulate":
         check_source(job)
@@ -170,8 +175,10 @@ def _simulate(job: Job, config: LaunchConfig) -> None:
 
 def parse_launch(
     config_class: type[LaunchConfig], words: Sequence[str], command: str
-) -> tuple[LaunchConfig, list[str]]:
+) -> tuple[LaunchConfig | DeployConfig, list[str]]:
     """Take the options of this command, and leave the others to the training script."""
+    if words[:1] and words[0] in get_args(Action):
+        return parse_config(DeployConfig, words, command), []
     own = {item.name for item in fields(config_class)} | {"help"}
     first = [word for word in words[:1] if not word.startswith("-")]
     mine, theirs = list(first), list[str]()

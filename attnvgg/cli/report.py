@@ -59,9 +59,9 @@ def write_report(order: Order) -> Assessment:
             raise InputError(f"The report would replace {table}: choose another folder with --out.")
     other = None if second is None else read_predictions(second)
     found = assess(read_predictions(order.predictions), order.questions, other)
-    content = {**found.content, **_synthetic(order.predictions)}
+    content = {**found.content, **synthetic(order.predictions)}
     if second is not None:
-        content = {**_synthetic(second), **content, "other": str(order.against)}
+        content = {**synthetic(second), **content, "other": str(order.against)}
     order.folder.mkdir(parents=True, exist_ok=True)
     write_json(order.folder / "metrics.json", content)
     with atomic_path(order.folder / PROBABILITIES) as temporary:
@@ -90,7 +90,7 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def _synthetic(predictions: Path) -> dict[str, Any]:
+def synthetic(predictions: Path) -> dict[str, Any]:
     """Return `synthetic`, and `sample` if known, where a file beside the table says so."""
     for name in BESIDE:
         try:

@@ -33,6 +33,11 @@ REDUCED_COLOR = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 
+# What a stranger may send. Pillow knows many more; some start other programs (EPS), or take minutes
+# over a file that is made for it (TIFF with millions of pages).
+SENT_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+MOST_SCANS = 64  # of a JPEG: each goes over all pixels again, and cameras write ten
+
 # Markers of JPEG segments
 START_OF_FRAME = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 START_OF_SCAN = 0xDA
@@ -71,7 +76,7 @@ def read_image(
 def decode_image(
     data: bytes, name: str = "image", min_side: int | None = None, convert: bool = False
 ) -> Pixels:
-    """Do as `read_image`, of a file that is in memory.
+    """Do as `read_image`, of a file that is in memory: one of `SENT_FORMATS`.
 
     Args:
         data: content of the file.
@@ -82,10 +87,9 @@ def decode_image(
     Raises:
         InputError: see `read_image`.
     """
-    if not data:
-        raise refusal(name, "is empty")
+    _require_harmless(data, name)
     try:
-        return _decode(data, name, min_side, convert)
+        return _decode(data, name, min_side, convert, SENT_FORMATS)
     except InputError:
         raise
     except (*BROKEN, cv2.error) as error:
@@ -96,14 +100,13 @@ def encoded_size(data: bytes, name: str = "image") -> tuple[int, int]:
     """Return (height, width) of an image held upright, from the header of a file in memory.
 
     Raises:
-        InputError: it is not an image.
+        InputError: it is not an image, or not of `SENT_FORMATS`.
     """
-    if not data:
-        raise refusal(name, "is empty")
+    _require_harmless(data, name)
     if size := _plain_jpeg_size(data):
         return size
     try:
-        with Image.open(BytesIO(data)) as image:
+        with Image.open(BytesIO(data), formats=SENT_FORMATS) as image:
             return upright_size(image)
     except BROKEN as error:
         raise refusal(name, describe_failure(error)) from error
@@ -156,12 +159,24 @@ def reduce(image: Pixels, factor: int) -> Pixels:
     return np.asarray(reduced, dtype=np.uint8)
 
 
+def _require_harmless(data: bytes, name: str) -> None:
+    if not data:
+        raise refusal(name, "is empty")
+    # 0xFF within the picture itself is always followed by 0 or a restart
+    if data.startswith(b"\xff\xd8") and data.count(bytes((0xFF, START_OF_SCAN))) > MOST_SCANS:
+        raise refusal(name, f"has more than {MOST_SCANS} scans, which take too long")
+
+
 def _decode(
-    data: bytes, name: str | os.PathLike[str], min_side: int | None, convert: bool
+    data: bytes,
+    name: str | os.PathLike[str],
+    min_side: int | None,
+    convert: bool,
+    formats: tuple[str, ...] | None = None,
 ) -> Pixels:
     if size := _plain_jpeg_size(data):
         return _decode_jpeg(data, *size, min_side)
-    with Image.open(BytesIO(data)) as image:
+    with Image.open(BytesIO(data), formats=formats) as image:
         if problem := find_problem(image, convert) or _missing_end(image.format, data):
             raise refusal(name, problem)
         if image.format == "JPEG" and not find_oddities(image):

@@ -91,7 +91,7 @@ class BagPredictor:
         cache: str | os.PathLike[str] | None = None,
         device: str = AUTO,
     ) -> None:
-        folder = Path(path_or_hub)
+        self.origin, folder = str(path_or_hub), Path(path_or_hub)
         model: Any = load_model(folder if folder.is_dir() else str(path_or_hub))
         if not isinstance(model, BagClassifier):
             raise InputError(f"{path_or_hub} is a model of images, not of bags: use Predictor.")

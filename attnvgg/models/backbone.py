@@ -4,19 +4,25 @@ import os
 import pickle
 from collections.abc import Iterator, Sequence
 from http.client import HTTPException
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, Union
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum, get_model, get_model_weights
 
 from attnvgg.errors import InputError
 from attnvgg.models.weights import State, load_state, read_state
 
-Weights: TypeAlias = str | os.PathLike[str] | WeightsEnum | None
+if TYPE_CHECKING:  # importing it takes a third of a new process's time to its first answer
+    from torchvision.models import WeightsEnum
+
+Weights: TypeAlias = Union[str, os.PathLike[str], "WeightsEnum", None]
 Image: TypeAlias = Tensor | Sequence[Tensor | None]  # pixels, or maps of the first stages
 
-BACKBONES = tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn"))
+CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2,) * 5, 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+"""Of each stage, by the depth; Simonyan and Zisserman, Very deep convolutional networks for
+large-scale image recognition (ICLR 2015), table 1."""
+
+BACKBONES = tuple(f"vgg{depth}{norm}" for depth in CONVOLUTIONS for norm in ("", "_bn"))
 CHANNELS = (64, 128, 256, 512, 512)  # of the five pooled maps, the same in every VGG
 SMALLEST = 32  # pixels a side: below it, five halvings leave nothing
 
@@ -116,14 +122,18 @@ def vgg_stages(backbone: str, state: State | None = None, origin: object = None)
         origin: where they come from, for the message when they do not fit.
     """
     _check_backbone(backbone)
-    # Built without storage, because the dense layers of VGG, not used here, weigh 500 MB.
-    with torch.device("meta"):
-        features = get_model(backbone, weights=None, init_weights=False).features
-    features = features.to_empty(device=torch.get_default_device())
-    features.apply(_initialise)
+    depth, _, norm = backbone.removeprefix("vgg").partition("_")
+    widths = (3, *CHANNELS)
+    with torch.device("meta"):  # each value is drawn once, below
+        stages = [
+            nn.Sequential(*_stage(widths[number], widths[number + 1], repeats, bool(norm)))
+            for number, repeats in enumerate(CONVOLUTIONS[int(depth)])
+        ]
+    features = nn.Sequential(*(layer for stage in stages for layer in stage))  # torchvision's names
+    features.to_empty(device=torch.get_default_device()).apply(_initialise)
     if state is not None:
         load_state(features, select(state, "features."), origin)
-    return VGGStages(*_cut(features))
+    return VGGStages(*stages)
 
 
 def _check_backbone(backbone: str) -> None:
@@ -139,13 +149,14 @@ def _initialise(layer: nn.Module) -> None:
         layer.reset_parameters()
 
 
-def _cut(features: nn.Module) -> Iterator[nn.Sequential]:
-    stage: list[nn.Module] = []
-    for layer in features.children():
-        stage.append(layer)
-        if isinstance(layer, nn.MaxPool2d):
-            yield nn.Sequential(*stage)
-            stage = []
+def _stage(channels: int, width: int, repeats: int, norm: bool) -> Iterator[nn.Module]:
+    for _ in range(repeats):
+        yield nn.Conv2d(channels, width, kernel_size=3, padding=1)
+        if norm:
+            yield nn.BatchNorm2d(width)
+        yield nn.ReLU(inplace=True)
+        channels = width
+    yield nn.MaxPool2d(kernel_size=2, stride=2)  # halves the image
 
 
 def select(state: State, prefix: str) -> dict[str, Tensor]:
@@ -170,9 +181,11 @@ def torchvision_state(backbone: str, weights: Weights) -> State | None:
         WeightsUnavailable: the weights could not be fetched.
     """
     _check_backbone(backbone)
-    known = get_model_weights(backbone)
     if weights is None:
         return None
+    from torchvision.models import WeightsEnum, get_model_weights
+
+    known = get_model_weights(backbone)
     if is_imagenet(weights):
         weights = known["DEFAULT"]
     if not isinstance(weights, WeightsEnum):

@@ -59,6 +59,7 @@ class BagClassifier(Pretrained):
         InputError: an unknown part, or parts that do not fit each other.
     """
 
+    kind = "bags"
     chunk_size: int | None = None
     frozen: bool = False
 

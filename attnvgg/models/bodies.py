@@ -3,9 +3,7 @@
 import os
 from typing import Any, TypeAlias
 
-import torchvision
 from torch import nn
-from torchvision.models import get_model, list_models
 
 from attnvgg.errors import InputError
 from attnvgg.models.backbone import UNAVAILABLE, is_imagenet, unavailable
@@ -25,14 +23,16 @@ def torchvision_body(model: str, weights: LocalWeights = None) -> tuple[nn.Modul
         InputError: an unknown model, or one that does not end in a single linear layer.
         WeightsUnavailable: the weights could not be fetched.
     """
+    from torchvision import models  # slow to import
+
     # Its detectors and segmenters, not in this list, would fetch weights unasked.
-    if model not in list_models(module=torchvision.models):
+    if model not in models.list_models(module=models):
         raise InputError(f"torchvision has no classifier {model!r}.")
     if model in ("googlenet", "inception_v3"):  # in training they return three outputs
         raise InputError(f"{model} of torchvision has more than one last layer.")
     fetch = is_imagenet(weights)
     try:
-        network = get_model(model, weights="DEFAULT" if fetch else None)
+        network = models.get_model(model, weights="DEFAULT" if fetch else None)
     except UNAVAILABLE as error:
         raise unavailable(model, error) from error
     linear = [name for name, layer in network.named_modules() if type(layer) is nn.Linear]

@@ -3,7 +3,6 @@
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models import resnet18
 
 from attnvgg.errors import InputError
 from attnvgg.models.attnvgg import AttnVGG
@@ -55,6 +54,8 @@ class DigitResNet18(Encoder):
 
     def __init__(self) -> None:
         super().__init__()
+        from torchvision.models import resnet18  # slow to import
+
         self.network = resnet18(weights=None)
         self.network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(self.network.conv1.weight, mode="fan_out", nonlinearity="relu")

@@ -2,8 +2,7 @@
 
 import json
 import os
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,11 +13,15 @@ from torch import nn
 
 from attnvgg.errors import InputError
 from attnvgg.files import atomic_path
+from attnvgg.models import hub
+from attnvgg.models.card import Kind, model_card
+from attnvgg.models.card_text import card_markdown
 from attnvgg.models.weights import State, digest, load_state, read_state
 
 FORMAT = 1
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+SUFFIX = ".safetensors"
 RESERVED = {"format": int, "class": str, "arguments": dict, "digest": str}
 
 
@@ -34,6 +37,7 @@ class Pretrained(nn.Module):
     """
 
     config: dict[str, Any]
+    kind: Kind = "images"  # what is classified
     preprocess: Callable[..., torch.Tensor]  # image -> (3, H, W), set by `attnvgg.load_model`
 
     def __init__(self, **arguments: Any) -> None:
@@ -77,7 +81,8 @@ class Pretrained(nn.Module):
         """Load a model of this class, in eval mode.
 
         Args:
-            path_or_hub: a folder, or `owner/name` on the Hugging Face hub.
+            path_or_hub: a folder, its `model.safetensors`, or `owner/name` on the Hugging Face
+                hub.
             revision: branch, tag or commit on the hub.
 
         Raises:
@@ -88,6 +93,37 @@ class Pretrained(nn.Module):
         if config["class"] != cls.__name__:
             raise InputError(f"The model in {folder} is {config['class']}, not {cls.__name__}.")
         return cls.restore(config, state, folder)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = True,
+        license: str | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Upload the model with a generated card, and return its address.
+
+        The token is taken from the variable HF_TOKEN.
+
+        Args:
+            repository: `owner/name`, made if it does not exist.
+            private: of a repository that is made.
+            license: identifier known to the hub, such as mit; None: none is claimed.
+            data: what is known of the training data, see `model_card`.
+
+        Raises:
+            InputError: a name that is none, no token, or the hub refuses or cannot be reached.
+        """
+        card = card_markdown(self.describe(repository, data), license=license)
+        return hub.push(self, repository, card, private=private)
+
+    def describe(
+        self, name: str | None = None, data: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return what is known of the model, see `model_card`."""
+        state = {key: tensor.detach().cpu() for key, tensor in self.state_dict().items()}
+        return model_card(self.config, kind=self.kind, digest=digest(state), origin=name, data=data)
 
     @classmethod
     def restore(cls, config: dict[str, Any], state: State, origin: object) -> Self:
@@ -104,49 +140,61 @@ class Pretrained(nn.Module):
 
 
 def find_pretrained(path_or_hub: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """Return the folder of a saved model, fetched from the hub when the name is none on disk."""
+    """Return where a saved model lies, fetched from the hub when the name is none on disk.
+
+    Returns:
+        Its folder; of a `.safetensors` file without its `config.json` beside it, that file.
+    """
     path, name = Path(path_or_hub), str(path_or_hub)
     if path.is_dir():
         return path
+    if path.is_file() and path.suffix == SUFFIX:
+        whole = path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file()
+        return path.parent if whole else path
     on_disk = path.exists() or (len(path.parts) > 1 and path.parent.is_dir())
-    if on_disk or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
-        raise InputError(f"There is no folder with a saved model at {name}.")
-    return _fetch(name, revision)
+    if on_disk or not hub.is_repository(name):
+        raise InputError(f"There is no folder with a saved model at {name}, nor a {SUFFIX} file.")
+    return hub.fetch(name, [CONFIG_FILE, WEIGHTS_FILE], revision)
 
 
-def _fetch(name: str, revision: str | None) -> Path:
-    # Imported here, because it takes long and a model on disk does not need it.
-    from huggingface_hub import snapshot_download
-
-    try:
-        files = [CONFIG_FILE, WEIGHTS_FILE]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
-    except Exception as error:  # its network library, hence its errors, change with versions
-        wanted = name if revision is None else f"{name} at {revision}"
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"{wanted} is neither a folder here nor could it be fetched from the hub: {reason}"
-        ) from error
-
-
-def read_pretrained(folder: Path) -> tuple[dict[str, Any], State]:
+def read_pretrained(place: Path) -> tuple[dict[str, Any], State]:
     """Read the configuration and the weights of a saved model, and check that they belong together.
+
+    Args:
+        place: folder, or file of weights that has the configuration in it.
 
     Raises:
         InputError: a file is missing or corrupted, or was written by a later version.
     """
+    if place.is_file():
+        return _read_file(place)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise InputError(f"There is no {name} in {folder}, so it is not a saved model.")
-    state = read_state(folder / WEIGHTS_FILE)
+        if not (place / name).is_file():
+            raise InputError(f"There is no {name} in {place}, so it is not a saved model.")
+    state = read_state(place / WEIGHTS_FILE)
     found = digest(state)
-    config = _parse((folder / CONFIG_FILE).read_bytes(), folder)
-    embedded = _embedded(folder / WEIGHTS_FILE)
+    config = _parse((place / CONFIG_FILE).read_bytes(), place)
+    embedded = _embedded(place / WEIGHTS_FILE)
     if config["digest"] != found and embedded is not None:
-        config = _parse(embedded, folder)  # a save was cut between its two files
-    if config["digest"] != found:
-        raise InputError(f"The weights in {folder} are corrupted: they are not those saved.")
+        config = _parse(embedded, place)  # a save was cut between its two files
+    _check(config, found, place)
     return config, state
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], State]:
+    """Read a model of a file of weights alone."""
+    state = read_state(path)
+    embedded = _embedded(path)
+    if embedded is None:
+        raise InputError(f"{path} holds weights, but no {CONFIG_FILE}: give the folder of a model.")
+    config = _parse(embedded, path)
+    _check(config, digest(state), path)
+    return config, state
+
+
+def _check(config: dict[str, Any], found: str, place: Path) -> None:
+    if config["digest"] != found:
+        raise InputError(f"The weights in {place} are corrupted: they are not those saved.")
 
 
 def _parse(text: str | bytes, folder: Path) -> dict[str, Any]:

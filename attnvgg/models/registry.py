@@ -13,10 +13,10 @@ MODELS: dict[str, type[Pretrained]] = {
 
 
 def load_pretrained(path_or_hub: str | os.PathLike[str], revision: str | None = None) -> Pretrained:
-    """Load any saved model, in eval mode, from a folder or from `owner/name` on the hub.
+    """Load any saved model, in eval mode, from a folder, a file or `owner/name` on the hub.
 
     Args:
-        path_or_hub: a folder, or `owner/name` on the Hugging Face hub.
+        path_or_hub: a folder, its `model.safetensors`, or `owner/name` on the Hugging Face hub.
         revision: branch, tag or commit on the hub.
 
     Raises:

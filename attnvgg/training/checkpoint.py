@@ -92,7 +92,8 @@ def load_model(path_or_hub: str | Path) -> Pretrained:
     """Return a trained model, ready for use.
 
     Args:
-        path_or_hub: a run folder, its `best/` folder, or a repository on the Hugging Face hub.
+        path_or_hub: a run folder, its `best/` folder, a `model.safetensors`, or a repository on
+            the Hugging Face hub.
 
     Returns:
         The model in eval mode with `.config` (constructor arguments, threshold, metrics) and

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import threading
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,24 @@ FILE = "model.xml"
 FEWEST = 16  # images to calibrate with
 
 
+@contextlib.contextmanager
+def unreported() -> Iterator[None]:
+    """Keep OpenVINO and NNCF from reporting their use to Google Analytics, as they do unasked.
+
+    The one place in which they look for a refusal, beside a file in the user's home, is the
+    variable of build servers.
+    """
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        del os.environ["CI"]
+        if before is not None:
+            os.environ["CI"] = before
+
+
+@unreported()
 def build_openvino(source: Source, folder: Path) -> None:
     """Write the network as OpenVINO's two files, in 32 bits."""
     import openvino
@@ -27,6 +47,7 @@ def build_openvino(source: Source, folder: Path) -> None:
     openvino.save_model(_converted(source), folder / FILE, compress_to_fp16=False)
 
 
+@unreported()
 def build_openvino_int8(source: Source, folder: Path) -> None:
     """Write the network as OpenVINO's two files, its convolutions in 8 bits.
 

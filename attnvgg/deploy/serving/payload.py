@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from attnvgg.deploy.serving.limits import Limits, Refused
 from attnvgg.deploy.serving.service import Service
 
-IMAGE_TYPES = ("image/jpeg", "image/png", "image/tiff", "image/bmp", "image/webp")
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
 JSON_TYPE, FORM_TYPE = "application/json", "multipart/form-data"
 TYPES = (*IMAGE_TYPES, JSON_TYPE, FORM_TYPE)
 INSTANCES = 'The body must be {"instances": [...]}'

@@ -20,6 +20,7 @@ from attnvgg.data.image_statistics import bag_statistics, image_statistics
 from attnvgg.data.inspection import WAY_OUT
 from attnvgg.data.transforms import Preprocess, Region
 from attnvgg.deploy.bag_predictor import BagPrediction, BagPredictor
+from attnvgg.deploy.card import model_card
 from attnvgg.deploy.engines import AUTO
 from attnvgg.deploy.engines.store import ABOUT
 from attnvgg.deploy.predictor import Prediction, Predictor
@@ -28,7 +29,7 @@ from attnvgg.deploy.serving.limits import Limits, Refused
 from attnvgg.errors import InputError
 from attnvgg.explain import Case, Kind, grid_png
 from attnvgg.models import BagClassifier
-from attnvgg.models.card import CAUTION, model_card
+from attnvgg.models.card import CAUTION
 from attnvgg.training.checkpoint import load_model
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Service(ABC):
 
     Attributes:
         kind: images or bags.
+        card: what the model is, for people and for programs.
         batch: instances that are computed together.
     """
 
@@ -79,6 +81,9 @@ class Service(ABC):
         self.classes: list[str] = predictor.classes
         self.threshold: float | None = predictor.threshold
         self.digest: str = predictor.digest
+        self.card: dict[str, Any] = model_card(
+            predictor.config, kind=self.kind, digest=self.digest, origin=predictor.origin
+        ) | {"engine": predictor.words}
         self.engine_words: str = predictor.words
         self.synthetic = bool(predictor.config.get("synthetic"))
         self.keeps_statistics = False
@@ -86,12 +91,6 @@ class Service(ABC):
         self._batcher: Batcher[NDArray[np.float32], Any] = Batcher(
             self._compute, self.batch, limits.queue, observe
         )
-
-    @property
-    def card(self) -> dict[str, Any]:
-        """Return what the model is, for people and for programs."""
-        found = model_card(self.predictor.config, kind=self.kind, digest=self.digest)
-        return found | {"engine": self.engine_words}
 
     @property
     def waiting(self) -> int:

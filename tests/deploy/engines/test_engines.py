@@ -1,6 +1,7 @@
 """Every engine says what PyTorch says, is kept on disk, and is made anew when it is damaged."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from attnvgg.deploy.engines import (
     kinds,
     open_engine,
     open_folder,
+    openvino_engine,
     store,
 )
 from attnvgg.deploy.engines.interface import Refused
@@ -375,3 +377,21 @@ def test_the_choice(tmp_path, monkeypatch, flags, device, calibrated, wanted):
 def test_the_choice_without_packages(monkeypatch):
     monkeypatch.setattr(kinds, "find_spec", lambda name: None)
     assert choose("cpu", True) == ("eager", 'faster ones need pip install "attnvgg[export]"')
+
+
+def test_nothing_is_reported_to_the_makers_of_an_engine(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    from openvino_telemetry.utils.opt_in_checker import ConsentCheckResult, OptInChecker
+
+    def consent():
+        return OptInChecker().check(enable_opt_in_dialog=False, disable_in_ci=True)
+
+    monkeypatch.setattr(OptInChecker, "consent_file", lambda _: "/nowhere")
+    assert consent() is not ConsentCheckResult.DECLINED  # they would, unasked
+    with openvino_engine.unreported():
+        assert consent() is ConsentCheckResult.DECLINED
+    assert "CI" not in os.environ
+    monkeypatch.setenv("CI", "1")
+    with openvino_engine.unreported():
+        assert os.environ["CI"] == "true"
+    assert os.environ["CI"] == "1"

@@ -129,6 +129,22 @@ def test_large_pictures_are_refused_before_they_are_decoded(site):
     assert "3000 x 3000" in response.json()["error"]
 
 
+def test_formats_that_strangers_may_send(site, picture):
+    for form, status in [("WEBP", 200), ("BMP", 200), ("TIFF", 422), ("GIF", 422), ("PPM", 422)]:
+        response = site.client.post("/invocations", content=picture(1, form), headers=JPEG)
+        assert response.status_code == status, (form, response.text)
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n"
+    refused(site.client.post("/invocations", content=program, headers=JPEG), 422)
+
+
+def test_a_picture_of_many_scans_is_not_begun(site, picture):
+    data = picture(0, "JPEG")
+    start = data.index(b"\xff\xda")
+    slow = data[:-2] + data[start:-2] * 70 + data[-2:]
+    words = refused(site.client.post("/invocations", content=slow, headers=JPEG), 422)
+    assert "64 scans" in words
+
+
 def test_cut_off_pictures_are_refused(site, picture):
     for form in ("PNG", "JPEG"):
         data = picture(0, form)
