@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attnvgg.cli.common import parse_with_output, run_command
-from attnvgg.deploy.serving.app import Desk, Remember, create_app
+from attnvgg.deploy.serving.app import create_app
 from attnvgg.deploy.serving.counters import Counters
+from attnvgg.deploy.serving.desk import Desk, Remember
 from attnvgg.deploy.serving.guard import LOCAL, Guard
 from attnvgg.deploy.serving.limits import Limits
+from attnvgg.deploy.serving.opening import open_service
 from attnvgg.deploy.serving.server import open_socket, run
-from attnvgg.deploy.serving.service import Prepared, Service, open_service
+from attnvgg.deploy.serving.service import Prepared, Service
 from attnvgg.deploy.serving.trail import Trail, record_of
 from attnvgg.errors import InputError
 

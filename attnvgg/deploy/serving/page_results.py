@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 
 from attnvgg.data.decoding import decode_image
-from attnvgg.deploy.serving.app import Desk
+from attnvgg.deploy.serving.desk import Desk
+from attnvgg.deploy.serving.image_service import ImageService
 from attnvgg.deploy.serving.limits import Refused
-from attnvgg.deploy.serving.service import ImageService, Prepared
+from attnvgg.deploy.serving.service import Prepared
 from attnvgg.explain import Case, grid_png
 from attnvgg.explain.overlays import Pixels
 from attnvgg.models.card import CAUTION, SYNTHETIC

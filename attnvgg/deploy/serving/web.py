@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from html import escape
 from typing import Any
 
-from attnvgg.deploy.serving.app import Desk
+from attnvgg.deploy.serving.desk import Desk
+from attnvgg.deploy.serving.image_service import ImageService
 from attnvgg.deploy.serving.page_card import card_html, notice_html
 from attnvgg.deploy.serving.page_door import Door
 from attnvgg.deploy.serving.page_files import AGE, PERIOD, UploadFolder
@@ -22,13 +23,12 @@ from attnvgg.deploy.serving.page_text import (
     results_html,
     status_words,
 )
-from attnvgg.deploy.serving.service import ImageService
 from attnvgg.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 TITLE = "Attention of an image classifier"
-SUFFIXES = [".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"]
+SUFFIXES = [".jpg", ".jpeg", ".png", ".webp", ".bmp"]
 AT_ONCE = 2  # submissions that are judged; the others wait in Gradio's queue
 WAITING = 16  # submissions that wait; more are told that the server is busy
 SESSIONS = 64  # whose answers are kept for who does not fetch them; Gradio's 2,000 could be large

@@ -10,11 +10,12 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from attnvgg.data.transforms import Preprocess
-from attnvgg.deploy.serving.app import Desk, create_app
+from attnvgg.deploy.serving.app import create_app
 from attnvgg.deploy.serving.counters import Counters
+from attnvgg.deploy.serving.desk import Desk
 from attnvgg.deploy.serving.guard import Guard
 from attnvgg.deploy.serving.limits import Limits
-from attnvgg.deploy.serving.service import open_service
+from attnvgg.deploy.serving.opening import open_service
 from attnvgg.models import AttnVGG, BagClassifier
 from tests.conftest import draw_disc
 

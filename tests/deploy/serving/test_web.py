@@ -15,15 +15,16 @@ import torch
 from starlette.testclient import TestClient
 
 from attnvgg.data.transforms import Preprocess, Region
-from attnvgg.deploy.serving.app import Desk, create_app
+from attnvgg.deploy.serving.app import create_app
 from attnvgg.deploy.serving.counters import Counters
+from attnvgg.deploy.serving.desk import Desk
 from attnvgg.deploy.serving.guard import Guard
 from attnvgg.deploy.serving.limits import Limits, Refused
+from attnvgg.deploy.serving.opening import open_service
 from attnvgg.deploy.serving.page_card import card_html, notice_html
 from attnvgg.deploy.serving.page_files import AGE, PERIOD, UploadFolder
 from attnvgg.deploy.serving.page_results import Result, judge, to_csv
 from attnvgg.deploy.serving.page_text import colour_layer, decision, results_html, status_words
-from attnvgg.deploy.serving.service import open_service
 from attnvgg.deploy.serving.web import mount_page
 from attnvgg.errors import InputError
 from attnvgg.explain import Case
