@@ -1,5 +1,6 @@
 """The launcher of endpoints: what it tells, what it refuses, and what it hands on."""
 
+import os
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from attnvgg.cli import launch_deploy
 from attnvgg.cli.launch_sagemaker import main
 from attnvgg.deploy.serving_checks import Report
+from attnvgg.deploy.serving_simulator import LOG, MARK
 from tests.cli.test_panda import panda_options, panda_root, panda_run  # noqa: F401
 
 WORDS = [
@@ -85,8 +87,14 @@ def test_a_trained_model_of_slides_is_served_as_the_container_would(panda_run, t
     assert main(words) == 0
     found = re.search(r"4 predictions differ by at most (\S+)\. Ready", capfd.readouterr().out)
     assert float(found[1]) <= 1e-6
-    assert "OpenVINO" in (tmp_path / "ml" / "server.log").read_text()
-    assert not (tmp_path / "ml" / "temporary" / "intel").exists()  # no statistics of use
+    root = tmp_path / "ml"
+    log = (root / LOG).read_text()
+    assert "OpenVINO" in log
+    assert "Stopped; everything that was accepted is answered." in log
+    written = {path.name for path in root.iterdir()}
+    assert written == {"model", "model.tar.gz", "temporary", LOG, MARK}
+    assert sorted(os.listdir(root / "model")) == ["config.json", "model.safetensors"]
+    assert not (root / "temporary" / "intel").exists()  # no statistics of use
 
 
 def test_help_of_both_kinds(capfd):

@@ -14,7 +14,6 @@ from attnvgg.deploy import serving_checks, serving_simulator
 from attnvgg.deploy.endpoint import Endpoint
 from attnvgg.deploy.serving_checks import check_contract
 from attnvgg.deploy.serving_simulator import (
-    LOG,
     container_environment,
     prepare_root,
     simulate_serving,
@@ -115,19 +114,6 @@ def test_wrong_refusals_are_found_out(monkeypatch, status, content, reason):
     monkeypatch.setattr(serving_checks, "_post", lambda *arguments: Told())
     with pytest.raises(InputError, match=reason):
         serving_checks._check_refusals(Endpoint("http://127.0.0.1:1"))
-
-
-def test_pack_serve_ask_and_stop(image_model, tmp_path):
-    """The whole way, by the entry point of the image, in a process with its variables alone."""
-    report = simulate_serving(image_model, tmp_path / "ml", seconds=100, engine="eager")
-    assert report.answers == 6
-    assert report.difference <= SAME
-    assert report.ready > 0
-    log = (tmp_path / "ml" / LOG).read_text()
-    assert "Stopped; everything that was accepted is answered." in log
-    written = {path.name for path in (tmp_path / "ml").iterdir()}
-    assert written == {"model", "model.tar.gz", "temporary", LOG, serving_simulator.MARK}
-    assert sorted(os.listdir(tmp_path / "ml" / "model")) == ["config.json", "model.safetensors"]
 
 
 @pytest.fixture
