@@ -76,7 +76,7 @@ def audit_mil(config: AuditMilConfig) -> None:
     budget = Budget(config.size, config.judged)
     rows = [
         _audit(name, spec, config.seeds, budget)
-        for name, spec in tqdm(variants.items(), desc="audit", unit="pool")
+        for name, spec in tqdm(variants.items(), desc="audit", unit="pool", disable=None)
     ]
     _write(rows, config)
     table = pd.DataFrame([_shown(row) for row in rows])

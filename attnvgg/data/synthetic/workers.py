@@ -24,7 +24,13 @@ def spread(function: Callable[[Item], Result], items: Sequence[Item], workers: i
     """
 
     def bar(results: Iterable[Result]) -> Iterable[Result]:
-        return tqdm(results, total=len(items), desc="painting the synthetic sample", unit="image")
+        return tqdm(
+            results,
+            total=len(items),
+            desc="painting the synthetic sample",
+            unit="image",
+            disable=None,
+        )
 
     if workers == 1:
         return list(bar(map(function, items)))
