@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from attnvgg.cli.serve import ServeConfig, assemble
-from attnvgg.deploy.serving.server import open_socket
+from attnvgg.deploy.serving.server import open_socket, patient
 
 
 @contextmanager
@@ -16,7 +16,8 @@ def served(model, token=None, **options):
     config = ServeConfig(str(model), engine="eager", device="cpu", page=False, **options)
     guard, _ = assemble(config, token)
     with open_socket("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(guard, log_config=None, lifespan="on"))
+        http = patient(config.limits)
+        server = uvicorn.Server(uvicorn.Config(guard, http=http, log_config=None, lifespan="on"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -29,7 +29,6 @@ from attnvgg.training.run import RunFolder, read_cases
 logger = logging.getLogger(__name__)
 
 FOLDER = "endpoint"  # in a run
-SAME = 1e-6  # between a probability and that of the logits beside it
 Call = Callable[[], Answer]
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from attnvgg.cli.common import parse_with_output, run_command
+from attnvgg.cli.common import Incomplete, parse_with_output, run_command
+from attnvgg.deploy.endpoint import LOOPBACK, TOKEN
 from attnvgg.deploy.serving.app import create_app
 from attnvgg.deploy.serving.counters import Counters
 from attnvgg.deploy.serving.desk import Desk, Remember
@@ -25,9 +26,7 @@ from attnvgg.errors import InputError
 logger = logging.getLogger(__name__)
 
 MODEL = {"type": str, "help": "run folder, saved or exported model, or owner/name on the hub"}
-TOKEN = "ATTNVGG_TOKEN"  # never an option: every process of a machine sees those of the others
 SHORTEST = 16  # characters of a token
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve(config: ServeConfig) -> None:
     """Serve a model until told to stop."""
     config.limits.check()
+    if config.threads is not None and config.threads < 1:
+        raise InputError(f"--threads {config.threads}: must be at least 1.")
     token = read_token()
     with open_socket(config.host, config.port) as listener, _trail(config.trail) as trail:
         guard, service = assemble(config, token, trail)
@@ -81,6 +82,8 @@ def serve(config: ServeConfig) -> None:
             )
         logger.info("Serving %s at http://%s:%d (Ctrl-C stops it).", config.model, host, port)
         run(guard, listener, config.limits)
+    if guard.lost:
+        raise Incomplete(f"{guard.lost} requests were not answered before the end.")
     logger.info("Stopped; everything that was accepted is answered.")
 
 
@@ -103,7 +106,10 @@ def assemble(
         convert=config.convert, observe=counters.observe_batch,
     )  # fmt: skip
     service.keeps_statistics = trail is not None
-    remember = None if trail is None else _remembering(trail, service.digest)
+    remember = None
+    if trail is not None:
+        remember = _remembering(trail, service.digest)
+        counters.lost_records.set_function(lambda: trail.lost)
     desk = Desk(service, config.limits, counters, remember)
     app: Any = create_app(desk, lambda: guard.stopping)
     if config.page and service.kind == "images":

@@ -24,7 +24,7 @@ from attnvgg.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-TOKEN = "ATTNVGG_TOKEN"
+TOKEN = "ATTNVGG_TOKEN"  # never an option: all processes of a machine see those of the others
 BUSY = (429, 503)  # tried again, after the seconds of Retry-After
 TRIES = 8  # of a busy endpoint
 LONGEST = 30.0  # seconds to wait at once, whatever Retry-After says

@@ -138,7 +138,8 @@ def environment() -> dict[str, str]:
 def deploy(deployment: Deployment) -> str:
     """Upload the model, make an endpoint of it, and return its name without waiting for it.
 
-    What was made for an endpoint that then is refused is deleted again.
+    Model and configuration of an endpoint that then is refused are deleted again; the archive on S3
+    stays. An endpoint that was made and then could not be looked at stays with all that it needs.
 
     Raises:
         InputError: see `submit`.
@@ -171,7 +172,17 @@ def _deploy(deployment: Deployment, sdk: Any) -> str:
             endpoint_config_name=name, production_variants=[variant], **place
         )
         undo.callback(config.delete)
-        sdk.Endpoint.create(endpoint_name=name, endpoint_config_name=name, **place)
+        try:
+            sdk.Endpoint.create(endpoint_name=name, endpoint_config_name=name, **place)
+        except Exception as error:
+            # The SDK first makes it and then looks at it: only in the first case there is none.
+            if getattr(error, "operation_name", "CreateEndpoint") != "CreateEndpoint":
+                undo.pop_all()
+                raise InputError(
+                    f"The endpoint {name} was made, and costs, but could not be looked at "
+                    f"({str(error).splitlines()[0]}): see the console of AWS."
+                ) from error
+            raise
         undo.pop_all()
     return name
 

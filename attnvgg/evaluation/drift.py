@@ -140,8 +140,9 @@ def drift_of(name: str, reference: ArrayLike, period: ArrayLike, seed: int = 0) 
 
 def _p_value(psi: float, reference: Counts, period: int, seed: int) -> float:
     rng = np.random.default_rng(seed)
-    reference = reference[reference > 0]
-    shares = rng.dirichlet(reference, DRAWS)
+    # A bin that the reference never had is not impossible: it counts as one case there. Else a
+    # single value that was not seen before would call it drift.
+    shares = rng.dirichlet(np.where(reference > 0, reference, 1), DRAWS)
     drawn = population_stability(reference, rng.multinomial(period, shares))
     return float((1 + (drawn >= psi * (1 - 1e-12)).sum()) / (1 + DRAWS))
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from attnvgg.models.pretrained import Pretrained
 
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+PINNED = re.compile(rf"({REPOSITORY.pattern})@([\w.-]+)")  # owner/name@revision
 TOKEN = "HF_TOKEN"  # the variable's name, not a token
 README = "README.md"
 
@@ -22,6 +23,16 @@ README = "README.md"
 def is_repository(name: str) -> bool:
     """Tell whether a name is one of a repository, owner/name."""
     return REPOSITORY.fullmatch(name) is not None
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """Return a name and the revision that may stand behind it.
+
+    >>> split_revision("owner/name@v1.0"), split_revision("owner/name")
+    (('owner/name', 'v1.0'), ('owner/name', None))
+    """
+    found = PINNED.fullmatch(name)
+    return (found[1], found[2]) if found else (name, None)
 
 
 def fetch(name: str, files: Sequence[str], revision: str | None = None) -> Path:

@@ -142,6 +142,11 @@ class Pretrained(nn.Module):
 def find_pretrained(path_or_hub: str | os.PathLike[str], revision: str | None = None) -> Path:
     """Return where a saved model lies, fetched from the hub when the name is none on disk.
 
+    Args:
+        path_or_hub: folder, file, `owner/name`, or `owner/name@revision`: what a server is to load
+            should be pinned, as the owner may change the rest.
+        revision: branch, tag or commit.
+
     Returns:
         Its folder; of a `.safetensors` file without its `config.json` beside it, that file.
     """
@@ -152,6 +157,8 @@ def find_pretrained(path_or_hub: str | os.PathLike[str], revision: str | None = 
         whole = path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file()
         return path.parent if whole else path
     on_disk = path.exists() or (len(path.parts) > 1 and path.parent.is_dir())
+    if not on_disk and revision is None:
+        name, revision = hub.split_revision(name)
     if on_disk or not hub.is_repository(name):
         raise InputError(f"There is no folder with a saved model at {name}, nor a {SUFFIX} file.")
     return hub.fetch(name, [CONFIG_FILE, WEIGHTS_FILE], revision)

@@ -142,6 +142,6 @@ def test_other_names_on_the_loopback_only(model, host, status):
 
     config = ServeConfig(str(model), host=host, engine="eager", page=False)
     guard, service = assemble(config)
-    response = TestClient(guard).get("/ping", headers={"host": "evil.example"})
+    response = TestClient(guard).get("/model", headers={"host": "evil.example"})
     assert response.status_code == status
     service.close()

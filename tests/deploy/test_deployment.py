@@ -195,6 +195,19 @@ def test_what_was_made_for_a_refused_endpoint_is_deleted(deployment, sdk, monkey
     assert made
 
 
+def test_an_endpoint_that_cannot_be_looked_at_is_left_alone(deployment, sdk, monkeypatch):
+    error = type("ClientError", (Exception,), {"__module__": "botocore.exceptions"})("Throttled")
+    error.operation_name = "DescribeEndpoint"
+
+    def create(**arguments):
+        raise error
+
+    monkeypatch.setattr(sdk.made["Endpoint"], "create", create)
+    with pytest.raises(InputError, match=r"was made, and costs.*Throttled"):
+        deploy(deployment)
+    assert not [words for words, _ in sdk.log if words.startswith("delete")]
+
+
 def test_an_error_of_the_program_is_none_of_the_users(deployment, sdk, monkeypatch):
     def fail(**arguments):
         raise RuntimeError("a bug")

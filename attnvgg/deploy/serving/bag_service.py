@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,26 @@ from attnvgg.deploy.serving.limits import Refused
 from attnvgg.deploy.serving.service import Prepared, Service, checked_size, told
 
 BATCH = 16
+LARGEST = 224  # pixels a side of an instance, where the model does not say
+
+
+class Watched:
+    """A bag that cannot be read any more when nobody waits for what is computed of it.
+
+    A bag that is larger than a batch is read part by part: so it ends within one.
+    """
+
+    def __init__(self, values: NDArray[np.float32], is_over: Callable[[], bool]) -> None:
+        self._values, self._is_over = values, is_over
+        self.shape, self.dtype = values.shape, values.dtype
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        if self._is_over():
+            raise Refused(504, "Nobody waits for this bag any more.")
+        return self._values[rows]
 
 
 class BagService(Service):
@@ -29,17 +50,27 @@ class BagService(Service):
         saved = self.predictor.config.get("preprocess", {})
         return saved.get("kind", "image") != "features" and self.predictor.preprocess is not None
 
-    def prepare(self, instance: Mapping[str, Any]) -> Prepared:
+    def files(self, instance: Mapping[str, Any]) -> Sequence[bytes]:
+        """Return the tiles of a bag, or none if it holds features."""
+        return instance.get("images", ())
+
+    def size(self, instance: Mapping[str, Any]) -> int:
+        """Return the bytes of a bag as the model takes it."""
+        if not self.takes_images:
+            return int(instance["features"].nbytes)
+        shape = self.predictor.instance_shape or (3, LARGEST, LARGEST)
+        return 4 * math.prod(shape) * len(instance["images"])
+
+    def prepare(
+        self, instance: Mapping[str, Any], is_over: Callable[[], bool] = lambda: False
+    ) -> Prepared:
         """Check and decode a bag; see `Service.prepare`."""
-        if self.takes_images != ("images" in instance):
-            wanted = "images" if self.takes_images else "features"
-            raise Refused(422, f'A bag of this model holds "{wanted}".')
         if not len(next(iter(instance.values()))):
             raise Refused(422, "A bag without instances has no prediction.")
         if not self.takes_images:
             bag = instance["features"]
         else:
-            bag = np.stack([self._instance(data) for data in instance["images"]])
+            bag = np.stack([self._instance(data, is_over) for data in instance["images"]])
         with told():
             self.predictor.require(bag.shape[1:])
         if not np.isfinite(bag).all():
@@ -47,7 +78,9 @@ class BagService(Service):
         statistics = bag_statistics(bag) if self.keeps_statistics else None
         return Prepared(bag, (len(bag),), statistics)
 
-    def _instance(self, data: bytes) -> NDArray[np.float32]:
+    def _instance(self, data: bytes, is_over: Callable[[], bool]) -> NDArray[np.float32]:
+        if is_over():
+            raise Refused(504, "Nobody waits for this bag any more.")
         preprocess: Any = self.predictor.preprocess
         with told():
             checked_size(data, self.limits.pixels)
@@ -60,7 +93,10 @@ class BagService(Service):
             "instance_probabilities": None if single is None else single.tolist(),
         }
 
-    def _compute(self, batch: list[NDArray[np.float32]]) -> list[BagPrediction]:
+    def _item(self, values: NDArray[np.float32], is_over: Callable[[], bool]) -> Any:
+        return Watched(values, is_over) if len(values) > self.predictor.usual else values
+
+    def _compute(self, batch: list[Any]) -> list[BagPrediction]:
         return list(self.predictor(batch))
 
     def _warm(self) -> None:

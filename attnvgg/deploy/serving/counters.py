@@ -43,6 +43,9 @@ class Counters:
         self.predictions = prometheus.Counter(
             "attnvgg_predictions", "Images or bags by what they were called.", ["called"], **kept
         )
+        self.lost_records = prometheus.Gauge(
+            "attnvgg_trail_lost", "Predictions that the audit trail could not take.", **kept
+        )
         self._prometheus = prometheus
 
     def observe_batch(self, size: int, seconds: float) -> None:

@@ -63,7 +63,7 @@ class Exchange:
         self._guard, self._receive, self._send = guard, receive, send
         self.start = time.perf_counter()
         self.identity = uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = self.identity
+        scope.setdefault("state", {}).update(request_id=self.identity, started=self.start)
         self.path: str = scope["path"]
         self.method: str = scope["method"]
         self.headers = {
@@ -101,6 +101,8 @@ class Exchange:
             self.status = self.status or (GONE if self.gone else 0)
             return  # whatever the application makes of it, `refuse` answers
         if message["type"] == "http.response.start":
+            if message["status"] >= 400:
+                await self._drain()
             self.status = message["status"]
             message["headers"] = [*message["headers"], *self._extra(message["headers"])]
         await self._send(message)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
 import logging
 import re
 import time
+from collections.abc import Mapping
 
 from attnvgg.deploy.serving.counters import Counters
 from attnvgg.deploy.serving.exchange import (
@@ -58,6 +60,7 @@ class Guard:
         self._hosts = hosts
         self._under_way = 0
         self.held = 0  # bytes of bodies
+        self.lost = 0  # requests that were accepted, and not answered before the end
         self.stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,6 +77,9 @@ class Guard:
             await exchange.refuse_late()
         except Refused as error:
             await exchange.refuse(error)
+        except asyncio.CancelledError:  # the server's patience at its end is over
+            self.lost += 1
+            await exchange.refuse(Refused(503, "The server has stopped: ask another one.", 1))
         except Exception:
             await self._fail(exchange)
         finally:
@@ -86,15 +92,17 @@ class Guard:
     def _admit(self, exchange: Exchange) -> None:
         """Refuse a request by its head alone."""
         headers, path = exchange.headers, exchange.path
+        if path in OPEN:
+            return
         if self._hosts is not None:
             host = re.sub(r":\d*$", "", headers.get("host", "")).lower()
             if host not in self._hosts:
                 raise Refused(421, "This server answers under the name of this machine only.")
-        if path in OPEN:
-            return
+        if exchange.method not in ("GET", "HEAD") and _is_foreign(headers):
+            raise Refused(403, "Pages of other sites may not use this server.")
         if self._token is not None and not _is_token(headers.get("authorization"), self._token):
             raise Refused(401, "A token is needed: Authorization: Bearer TOKEN.")
-        if self._under_way > self._limits.requests:
+        if exchange.method not in ("GET", "HEAD") and self._under_way > self._limits.requests:
             raise Refused(429, "The server is busy: try again in 1 s.", 1)
         length = headers.get("content-length", "0")
         if not length.isdecimal():
@@ -145,6 +153,14 @@ class Guard:
                 "%s %s %s %d %.0f ms", exchange.identity, exchange.method, known, exchange.status,
                 1000 * seconds,
             )  # fmt: skip
+
+
+def _is_foreign(headers: Mapping[str, str]) -> bool:
+    """Tell whether a browser sends this for a page of another site; programs say nothing of it."""
+    if site := headers.get("sec-fetch-site"):
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("host", "")
 
 
 def _is_token(given: str | None, token: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,15 @@ class ImageService(Service):
     batch = BATCH
     predictor: Predictor
 
-    def prepare(self, instance: bytes) -> Prepared:
+    def files(self, instance: bytes) -> list[bytes]:
+        """Return the image itself."""
+        return [instance]
+
+    def size(self, instance: bytes) -> int:
+        """Return the bytes of an image as the model takes it."""
+        return 4 * 3 * self.predictor.preprocess.size**2
+
+    def prepare(self, instance: bytes, is_over: Callable[[], bool] = lambda: False) -> Prepared:
         """Check and decode an image; see `Service.prepare`."""
         preprocess = self.predictor.preprocess
         with told():

@@ -32,10 +32,16 @@ class Limits:
     """All bodies that are held at once, in MiB; beyond it requests are told to come back."""
     pixels: int = 50_000_000
     """Pixels of an image."""
+    all_pixels: int = 200_000_000
+    """Pixels of all images of a request."""
     images: int = 64
     """Images of a request; those of bags do not count."""
     instances: int = 20_000
     """Instances of all bags of a request."""
+    values_mib: float = 512.0
+    """What is decoded and waits to be computed, of all requests, in MiB; half of it of one."""
+    connections: int = 1024
+    """Open connections; those beyond are closed at once."""
     requests: int = 256
     """Requests that are read, decoded, computed or answered at once."""
     queue: int = 128

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import re
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
+from attnvgg.deploy.serving.guard import KNOWN
 from attnvgg.deploy.serving.limits import Refused
 
 logger = logging.getLogger(__name__)
@@ -25,6 +29,8 @@ SENTENCES = {
     503: "The server is busy: try again in a few seconds.",
 }
 OTHERWISE = "The page could not make sense of that: load it again."
+PATH = 1024  # characters of an upload's path: to resolve it takes the square of that
+SESSION = re.compile("[A-Za-z0-9_-]{1,64}")
 
 
 class Door:
@@ -40,10 +46,11 @@ class Door:
     Args:
         app: the application of Gradio.
         folder: of uploads.
+        room: bytes that uploads may take on the disk, of all people together.
     """
 
-    def __init__(self, app: Any, folder: Path) -> None:
-        self._app, self._folder = app, folder
+    def __init__(self, app: Any, folder: Path, room: int) -> None:
+        self._app, self._folder, self._room = app, folder, room
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Handle one request."""
@@ -55,7 +62,11 @@ class Door:
             return
         reads = method in ("GET", "HEAD") and (path in READ or path.startswith(READ_BELOW))
         if not (reads or (method == "POST" and path in (UPLOAD, JOIN))):
+            if path in KNOWN and path != "/":
+                raise Refused(405, "This address is not asked in that way.")
             raise Refused(404, "There is nothing at this address.")
+        if path == UPLOAD and _size(self._folder) > self._room:
+            raise Refused(429, "The server holds too many uploads: try again in 60 s.", 60)
         if path == JOIN:
             receive = _again(self._checked(await _body(receive)), receive)
         await self._pass(scope, receive, send)
@@ -64,9 +75,12 @@ class Door:
         """Return a submission that names uploaded files and nothing else."""
         try:
             given = json.loads(body)
-            paths = [str(Path(one["path"]).resolve()) for one in given["data"][0]]
+            named = [str(one["path"]) for one in given["data"][0]]
             function, session = int(given["fn_index"]), str(given["session_hash"])
-        except (ValueError, LookupError, TypeError, RecursionError, OSError):
+            if max(map(len, named), default=0) > PATH or not SESSION.fullmatch(session):
+                raise ValueError
+            paths = [os.path.realpath(path) for path in named]
+        except (ValueError, LookupError, TypeError, RecursionError, OSError, OverflowError):
             raise Refused(400, OTHERWISE) from None
         if not all(Path(path).is_relative_to(self._folder) for path in paths):
             raise Refused(400, "Only files that were uploaded here can be predicted.")
@@ -101,6 +115,16 @@ class Door:
             words = SENTENCES.get(refused, OTHERWISE)
             content = json.dumps({"detail": words, "error": words}).encode()
             await _answer(send, refused if refused != 500 else 400, content)
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes in a folder; of what is deleted meanwhile, nothing."""
+    size = 0
+    for root, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                size += os.lstat(os.path.join(root, name)).st_size
+    return size
 
 
 async def _body(receive: Any) -> bytes:

@@ -65,23 +65,59 @@ PREDICTION = {
             "description": "Of the second of two classes, else of the one that is called.",
         },
         "called": {"type": "string"},
-        "attention": {"type": "object"},
     },
     "required": ["logits", "probabilities", "probability", "called"],
 }
-ANSWER = {
-    "type": "object",
-    "properties": {
-        "model": {"type": "string", "description": "Digest of the weights."},
-        "engine": {"type": "string"},
-        "classes": {"type": "array", "items": {"type": "string"}},
-        "threshold": {"anyOf": [{"type": "number"}, {"type": "null"}]},
-        "synthetic": {"type": "boolean"},
-        "predictions": {"type": "array", "items": PREDICTION},
-        "caution": {"type": "string"},
+ROWS = {"type": "array", "items": NUMBERS}
+ATTENTION = {
+    "images": {
+        "type": "object",
+        "properties": {
+            "pool-3": ROWS,
+            "pool-4": ROWS,
+            "normalization": {"enum": ["softmax", "sigmoid"]},
+            "region": {
+                "type": "object",
+                "description": "The square that the model saw, in pixels of the source.",
+                "properties": {key: {"type": "number"} for key in ("top", "left", "side")},
+            },
+        },
+        "required": ["pool-3", "pool-4", "normalization", "region"],
     },
-    "required": ["model", "classes", "threshold", "predictions", "caution"],
+    "bags": {
+        "type": "object",
+        "properties": {
+            "weights": {
+                "anyOf": [ROWS, {"type": "null"}],
+                "description": "A row an instance, a column a branch; null: the pool has none.",
+            },
+            "instance_probabilities": {"anyOf": [ROWS, {"type": "null"}]},
+        },
+        "required": ["weights", "instance_probabilities"],
+    },
 }
+IDENTITY: dict[str, Any] = {"X-Request-ID": {"schema": {"type": "string"}}}
+
+
+def answer_schema(kind: str) -> dict[str, Any]:
+    """Return the schema of an answer of a model of images or of bags."""
+    parts: Any = PREDICTION["properties"]
+    prediction = PREDICTION | {"properties": {**parts, "attention": ATTENTION[kind]}}
+    return {
+        "type": "object",
+        "properties": {
+            "model": {"type": "string", "description": "Digest of the weights."},
+            "engine": {"type": "string"},
+            "classes": {"type": "array", "items": {"type": "string"}},
+            "threshold": {"anyOf": [{"type": "number"}, {"type": "null"}]},
+            "synthetic": {"type": "boolean"},
+            "predictions": {"type": "array", "items": prediction},
+            "caution": {"type": "string"},
+        },
+        "required": ["model", "classes", "threshold", "predictions", "caution"],
+    }
+
+
 ERROR = {
     "type": "object",
     "properties": {
@@ -93,6 +129,7 @@ ERROR = {
 REFUSALS = {
     400: "Not HTTP as it should be.",
     401: "A token is needed.",
+    403: "A browser sent it for a page of another site.",
     406: "There is no answer of that type.",
     408: "The body came too slowly.",
     413: "The body, an image or the number of instances is too large.",
@@ -105,35 +142,72 @@ REFUSALS = {
 }
 
 
+def refusals(*statuses: int) -> dict[int | str, Any]:
+    """Return the refusals of a path, as FastAPI takes them."""
+    wait: dict[str, Any] = {
+        "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}
+    }
+    return {
+        status: {
+            "description": REFUSALS[status],
+            "content": {JSON_TYPE: {"schema": ERROR}},
+            "headers": IDENTITY | (wait if status in (429, 503, 504) else {}),
+        }
+        for status in statuses
+    }
+
+
+def with_tokens(document: dict[str, Any]) -> dict[str, Any]:
+    """Add to an OpenAPI document how a token is brought, where the server wants one."""
+    parts = document.setdefault("components", {})
+    schemes: dict[str, Any] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "basic": {
+            "type": "http", "scheme": "basic",
+            "description": "The token is the password, of any user.",
+        },
+    }  # fmt: skip
+    parts["securitySchemes"] = schemes
+    document["security"] = [{}, {"bearer": []}, {"basic": []}]
+    return document
+
+
 def invocations_schema(kind: str) -> dict[str, Any]:
     """Return what FastAPI does not see of `POST /invocations`.
 
     Args:
         kind: images or bags.
     """
-    instance = IMAGE if kind == "images" else BAG
+    images = kind == "images"
     document = {
         "type": "object",
         "properties": {
-            "instances": {"type": "array", "items": instance, "minItems": 1},
+            "instances": {"type": "array", "items": IMAGE if images else BAG, "minItems": 1},
             "attention": {"type": "boolean", "default": False},
         },
         "required": ["instances"],
         "additionalProperties": False,
     }
-    form = {"type": "object", "properties": {"file": {"type": "array", "items": FILE}}}
-    content = {JSON_TYPE: {"schema": document}, FORM_TYPE: {"schema": form}}
-    if kind == "images":
-        content |= {name: {"schema": FILE} for name in IMAGE_TYPES}
-    answers: dict[int, Any] = {
-        status: {"description": words, "content": {JSON_TYPE: {"schema": ERROR}}}
-        for status, words in REFUSALS.items()
+    form = {
+        "type": "object",
+        "properties": {
+            "file": {"type": "array", "items": FILE},
+            "attention": {"type": "boolean", "default": False},
+        },
+        "additionalProperties": False,
     }
-    answers[200] = {
+    content: dict[str, Any] = {JSON_TYPE: {"schema": document}, FORM_TYPE: {"schema": form}}
+    answers: dict[str, Any] = {JSON_TYPE: {"schema": answer_schema(kind)}}
+    if images:
+        content |= {name: {"schema": FILE} for name in IMAGE_TYPES}
+        answers["image/png"] = {"schema": FILE}
+    responses = refusals(*REFUSALS)
+    responses[200] = {
         "description": "Predictions in the order of the instances, or the figure of one image.",
-        "content": {JSON_TYPE: {"schema": ANSWER}, "image/png": {"schema": FILE}},
+        "headers": IDENTITY,
+        "content": answers,
     }
     return {
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
-        "responses": answers,
+        "responses": responses,
     }

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
+import math
 import signal
 import socket
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 GRACE = 1.0  # seconds in which connections are told to close, before none is taken any more
 BACKLOG = 256
+NOT_HTTP = "This is no HTTP/1.1 request: check its head and its chunks."
 HEAD = 64 * 1024  # bytes of a request's head
 
 
@@ -36,32 +40,16 @@ def open_socket(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def run(guard: Guard, listener: socket.socket, limits: Limits) -> int:
-    """Serve until a SIGTERM or SIGINT, answer what was taken, and return the exit code: 0.
+def run(guard: Guard, listener: socket.socket, limits: Limits) -> None:
+    """Serve until a SIGTERM or SIGINT, and answer what was taken; `guard.lost` counts the rest.
 
     Raises:
         InputError: the extra `serve` is not installed.
     """
     try:
         import uvicorn
-        from uvicorn.protocols.http.h11_impl import H11Protocol
     except ImportError:
         raise InputError('Serving needs more: pip install "attnvgg[serve]".') from None
-
-    class Patient(H11Protocol):
-        """Closes a connection whose first request does not begin in time."""
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._head = self.loop.call_later(limits.body_seconds, self._close_idle)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._head.cancel()
-            super().connection_lost(exc)
-
-        def _close_idle(self) -> None:
-            if self.cycle is None:
-                self.transport.close()
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -85,15 +73,74 @@ def run(guard: Guard, listener: socket.socket, limits: Limits) -> int:
         logging.getLogger(name).setLevel(logging.ERROR)
     config = uvicorn.Config(
         guard,
-        http=Patient,
+        http=patient(limits),
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=5,
-        timeout_graceful_shutdown=int(limits.seconds + limits.body_seconds),
+        timeout_graceful_shutdown=math.ceil(limits.seconds) + 2,
         h11_max_incomplete_event_size=HEAD,
         lifespan="on",
     )
     Server(config).run(sockets=[listener])
-    return 0
+
+
+def patient(limits: Limits) -> Any:
+    """Return a protocol that closes connections on which no request begins in time."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Patient(H11Protocol):
+        _head: asyncio.TimerHandle | None = None
+        _full: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            if len(self.connections) > limits.connections:
+                transport.abort()
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            for timer in (self._head, self._full):
+                if timer is not None:
+                    timer.cancel()
+            super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            """Wait for a client that does not read what it asked for, but not for ever."""
+            super().pause_writing()
+            self._full = self.loop.call_later(limits.body_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            if self._full is not None:
+                self._full.cancel()
+            super().resume_writing()
+
+        def send_400_response(self, msg: str) -> None:
+            """Answer what is not even HTTP in the same words as everything else."""
+            content = json.dumps({"error": NOT_HTTP, "request_id": uuid.uuid4().hex}).encode()
+            head = (
+                "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n"
+                f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + content)
+            self.transport.close()
+
+        def _watch(self) -> None:
+            """Let a timer run as long as no request is under way."""
+            idle = self.cycle is None or self.cycle.response_complete
+            if idle and self._head is None:
+                self._head = self.loop.call_later(limits.body_seconds, self.transport.close)
+            elif not idle and self._head is not None:
+                self._head.cancel()
+                self._head = None
+
+    return Patient

@@ -74,37 +74,78 @@ class Service(ABC):
         self.synthetic = bool(predictor.config.get("synthetic"))
         self.keeps_statistics = False
         self._warm()
-        self._batcher: Batcher[NDArray[np.float32], Any] = Batcher(
-            self._compute, self.batch, limits.queue, observe
-        )
+        self._batcher: Batcher[Any, Any] = Batcher(self._compute, self.batch, limits.queue, observe)
 
     @property
     def waiting(self) -> int:
         """Return how many instances wait for the engine."""
         return self._batcher.waiting
 
-    def submit(self, prepared: Sequence[Prepared]) -> list[Future[Any]]:
-        """Let instances be computed; see `Batcher.submit`."""
-        return self._batcher.submit([instance.values for instance in prepared])
+    def submit(
+        self, prepared: Sequence[Prepared], is_over: Callable[[], bool] = lambda: False
+    ) -> list[Future[Any]]:
+        """Let instances be computed; see `Batcher.submit`.
+
+        Args:
+            prepared: instances of a request.
+            is_over: tells whether nobody waits for them any more.
+        """
+        return self._batcher.submit([self._item(one.values, is_over) for one in prepared])
 
     def close(self) -> None:
         """Finish what was submitted, and take no more."""
         self._batcher.close()
 
     @abstractmethod
-    def prepare(self, instance: Any) -> Prepared:
+    def files(self, instance: Any) -> Sequence[bytes]:
+        """Return the image files of an instance."""
+
+    @abstractmethod
+    def size(self, instance: Any) -> int:
+        """Return the bytes that an instance takes when it is decoded."""
+
+    @abstractmethod
+    def prepare(self, instance: Any, is_over: Callable[[], bool] = lambda: False) -> Prepared:
         """Check and decode an instance; takes long, so call it in a thread.
+
+        Args:
+            instance: see the class.
+            is_over: tells whether nobody waits for it any more.
 
         Raises:
             Refused: it is too large, or cannot be used.
         """
 
+    def measure(self, instances: Sequence[Any]) -> int:
+        """Return the bytes that instances take when they are decoded; nothing is decoded for that.
+
+        Raises:
+            Refused: an image, or all together, are too large.
+        """
+        pixels = 0
+        for place, instance in enumerate(instances):
+            with numbered(place, len(instances)), told():
+                for data in self.files(instance):
+                    height, width = checked_size(data, self.limits.pixels)
+                    pixels += height * width
+                    if pixels > self.limits.all_pixels:
+                        raise Refused(
+                            413,
+                            "The images of a request have at most "
+                            f"{self.limits.all_pixels:,} pixels together.",
+                        )
+        return sum(map(self.size, instances))
+
     @abstractmethod
     def _attention(self, prepared: Prepared, found: Any) -> dict[str, Any]:
         """Return the attention of a prediction as plain values."""
 
+    def _item(self, values: NDArray[np.float32], is_over: Callable[[], bool]) -> Any:
+        """Return what is computed of an instance."""
+        return values
+
     @abstractmethod
-    def _compute(self, batch: list[NDArray[np.float32]]) -> Sequence[Any]:
+    def _compute(self, batch: list[Any]) -> Sequence[Any]:
         """Return the predictions of instances."""
 
     @abstractmethod
@@ -158,6 +199,18 @@ def checked_size(data: bytes, pixels: int) -> tuple[int, int]:
             413, f"The image has {width} x {height} pixels; more than {pixels:,} are not taken."
         )
     return height, width
+
+
+@contextmanager
+def numbered(place: int, of: int) -> Iterator[None]:
+    """Let a refusal name the instance, if there are several."""
+    try:
+        yield
+    except Refused as error:
+        if of == 1:
+            raise
+        words = f"Instance {place} (the first is 0): {error.message}"
+        raise Refused(error.status, words, error.retry_after) from error
 
 
 @contextmanager

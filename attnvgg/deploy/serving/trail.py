@@ -54,7 +54,8 @@ class Trail:
             self._torn = self._ends_torn(self._file)
         except OSError as error:
             raise InputError(
-                f"The audit trail cannot be written to {self.path}: {error.strerror}."
+                f"The audit trail cannot be written to {self.path} ({error.strerror}): choose a "
+                "file in a folder that exists and may be written to."
             ) from error
 
     @staticmethod

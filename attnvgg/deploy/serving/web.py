@@ -12,6 +12,7 @@ from typing import Any
 
 from attnvgg.deploy.serving.desk import Desk
 from attnvgg.deploy.serving.image_service import ImageService
+from attnvgg.deploy.serving.limits import MIB
 from attnvgg.deploy.serving.page_card import card_html, notice_html
 from attnvgg.deploy.serving.page_door import Door
 from attnvgg.deploy.serving.page_files import AGE, PERIOD, UploadFolder
@@ -49,11 +50,12 @@ def mount_page(app: Any, desk: Desk, age: float = AGE, period: float = PERIOD) -
         InputError: the extra `web` is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at the import
+    folder = UploadFolder(age, period)  # Gradio makes folders of its own at the import
     try:
         import gradio
     except ImportError:
+        folder.close()
         raise InputError('The page needs more: pip install "attnvgg[web]".') from None
-    folder = UploadFolder(age, period)
     blocks = _build(gradio, desk)
     app = gradio.mount_gradio_app(
         app, blocks, path="/", footer_links=[], run_history=False, show_error=False,
@@ -63,7 +65,7 @@ def mount_page(app: Any, desk: Desk, age: float = AGE, period: float = PERIOD) -
     )  # fmt: skip
     folder.also = lambda: _forget(blocks, age)
     mounted = app.routes[-1]
-    mounted.app = Door(mounted.app, folder.path)
+    mounted.app = Door(mounted.app, folder.path, int(desk.limits.memory_mib * MIB))
     inner = app.router.lifespan_context
 
     @asynccontextmanager

@@ -13,7 +13,9 @@ from PIL import Image
 from attnvgg.deploy.bag_predictor import BagPredictor
 from attnvgg.deploy.predictor import Predictor
 from attnvgg.deploy.serving.app import answer_type
+from attnvgg.deploy.serving.bag_service import BagService
 from attnvgg.deploy.serving.limits import Limits, Refused
+from attnvgg.deploy.serving.service import Prepared
 from tests.deploy.serving.conftest import encoded
 
 JPEG = {"content-type": "image/jpeg"}
@@ -71,6 +73,16 @@ def test_the_answer_says_what_it_is_of(site, direct, picture):
     assert (found["called"] == "malignant") == (found["probability"] >= 0.4)
 
 
+def test_fields_of_a_form(site, picture):
+    files = {"file": ("a.png", picture(1), "image/png")}
+    post = site.client.post
+    for value, wanted in (("true", True), ("false", False)):
+        answer = post("/invocations", files=files, data={"attention": value}).json()
+        assert ("attention" in answer["predictions"][0]) == wanted
+    assert "known" in refused(post("/invocations", files=files, data={"atention": "true"}), 422)
+    assert "true or" in refused(post("/invocations", files=files, data={"attention": "x"}), 422)
+
+
 def test_attention_on_request(site, direct, picture):
     (found,) = direct([_opened(picture(1, side=100))])
     response = site.client.post(
@@ -122,11 +134,73 @@ def test_wrong_bodies(site, content, kind, status, words):
 
 
 def test_large_pictures_are_refused_before_they_are_decoded(site):
-    bomb = encoded(np.zeros((3000, 3000, 3), np.uint8))
-    assert len(bomb) < 60_000
-    response = site.client.post("/invocations", content=bomb, headers=JPEG)
-    assert "9,000,000" not in refused(response, 413)
-    assert "3000 x 3000" in response.json()["error"]
+    """Of this file there is nothing but the head: who decodes it finds it broken."""
+    head = encoded(np.zeros((3000, 3000, 3), np.uint8))[:100]
+    response = site.client.post("/invocations", content=head, headers=JPEG)
+    assert "3000 x 3000" in refused(response, 413)
+
+
+def test_pixels_of_a_request_are_counted_together(open_site, image_model, picture):
+    site = open_site(image_model, Limits(all_pixels=10_000))
+    files = [("file", ("a.png", picture(seed), "image/png")) for seed in range(3)]
+    assert site.client.post("/invocations", files=files[:2]).status_code == 200
+    assert "10,000 pixels" in refused(site.client.post("/invocations", files=files), 413)
+
+
+def test_what_is_decoded_has_its_limit(open_site, bag_model):
+    site = open_site(bag_model, Limits(values_mib=0.01))
+    for length, status in ((100, 200), (400, 413)):
+        bag = {"features": packed(np.zeros((length, 4)))}
+        response = site.client.post("/invocations", json={"instances": [bag]})
+        assert response.status_code == status
+    site.desk._decoded = 9_000
+    bag = {"features": packed(np.zeros((100, 4)))}
+    refused(site.client.post("/invocations", json={"instances": [bag]}), 429)
+    assert site.desk._decoded == 9_000
+
+
+def test_many_small_numbers_are_not_even_read(open_site, bag_model):
+    site = open_site(bag_model, Limits())
+    body = b'{"instances": [{"features": [' + b"[0]," * 600_000 + b"[0]]}]}"
+    headers = {"content-type": "application/json"}
+    words = refused(site.client.post("/invocations", content=body, headers=headers), 413)
+    assert "packed" in words
+
+
+def test_nothing_goes_on_for_a_refused_request(open_site, image_model, picture):
+    site = open_site(image_model, Limits())
+    decoded, prepare = [], site.desk.service.prepare
+
+    def noted(data, is_over):
+        decoded.append(data)
+        return prepare(data, is_over)
+
+    site.desk.service.prepare = noted
+    broken = picture(0)[:-300] + bytes(300)
+    files = [broken, *[picture(seed, side=250) for seed in range(60)]]
+    form = [("file", ("a.png", data, "image/png")) for data in files]
+    assert "Instance 0" in refused(site.client.post("/invocations", files=form), 422)
+    assert len(decoded) < 30
+
+
+def test_a_bag_stops_when_nobody_waits(bag_site):
+    with pytest.raises(Refused, match="Nobody waits"):
+        BagService._instance(None, b"", lambda: True)
+    service = bag_site.desk.service
+    large = Prepared(np.zeros((service.predictor.usual + 1, 4), np.float32), (5,))
+    (future,) = service.submit([large], is_over=lambda: True)
+    with pytest.raises(Refused, match="Nobody waits"):
+        future.result(10)
+    (future,) = service.submit([large], is_over=lambda: False)
+    (wanted,) = service.predictor([large.values])
+    np.testing.assert_array_equal(future.result(10).logits, wanted.logits)
+
+
+def test_letters_that_are_none(site):
+    """Half a surrogate is text to JSON, and to nobody else."""
+    headers = {"content-type": "application/json"}
+    for body in (b'{"instances": ["a"], "\\ud800": 1}', b'{"instances": ["\\ud800"]}'):
+        refused(site.client.post("/invocations", content=body, headers=headers), 422)
 
 
 def test_formats_that_strangers_may_send(site, picture):
@@ -176,15 +250,23 @@ def test_bags(bag_site, bag_model):
         ({"features": [[1, 2, 3]]}, 422, "shape"),
         ({"features": [[1, 2, 3, 4], [1]]}, 422, "equal rows"),
         ({"features": [["1", "2", "3", "4"]]}, 422, "not numbers"),
-        ({"features": [[1, 2, 3, None]]}, 422, "NaN"),
+        ({"features": [[1, 2, 3, None]]}, 422, "not numbers"),
+        ({"features": [[1, 2, 3, 4], [1.5, 2, 3, "4"]]}, 422, "not numbers"),
+        ({"features": [[1, 2, 3, 4], [1, 2, 3, True]]}, 422, "not numbers"),
+        ({"features": {"base64": text(b"\0\0\x80\x7f" * 4), "shape": [1, 4]}}, 422, "infinite"),
+        (
+            {"features": {"base64": "", "shape": [0, 2**31 - 1, 2**31 - 1, 2**31 - 1]}},
+            422,
+            "Packed",
+        ),
         ({"features": [[1, 2, 3, 1e300]]}, 422, "infinite"),
         ({"features": [[1, 2, 3, 4]] * 21}, 413, "at most 20"),
         ({"features": {"base64": "AAAA", "shape": [1, 4]}}, 422, "16 bytes, not 3"),
         ({"features": {"base64": "AAAA", "shape": [1, -4]}}, 422, "Packed"),
-        ({"features": {"base64": "", "shape": [0, 4]}}, 422, "without instances"),
+        ({"features": {"base64": "", "shape": [0, 4]}}, 422, "Packed"),
         ({"images": ["AAAA"]}, 422, '"features"'),
-        ({"features": [[1, 2, 3, 4]], "images": []}, 422, "A bag is"),
-        ([1, 2], 422, "A bag is"),
+        ({"features": [[1, 2, 3, 4]], "images": []}, 422, "A bag of this model is"),
+        ([1, 2], 422, "A bag of this model is"),
     ],
 )
 def test_wrong_bags(bag_site, bag, status, words):

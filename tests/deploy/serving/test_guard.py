@@ -159,6 +159,67 @@ def test_a_client_that_goes_is_no_failure(app, caplog):
     assert b'status="499"' in guard._counters.text()[0]
 
 
+def test_refusals_of_the_application_wait_for_the_body():
+    """Who is still sending would not read an answer that comes with a closed connection."""
+    order = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 415, "headers": []})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    async def receive():
+        order.append("body")
+        return {"type": "http.request", "body": b"x" * 500, "more_body": len(order) < 3}
+
+    async def send(message):
+        order.append(message["type"])
+
+    scope = {"type": "http", "method": "POST", "path": "/invocations", "headers": []}
+    asyncio.run(make(app)(scope, receive, send))
+    assert order == ["body"] * 3 + ["http.response.start", "http.response.body"]
+
+
+def test_what_is_cancelled_at_the_end_is_told_and_counted():
+    async def app(scope, receive, send):
+        await asyncio.sleep(30)
+
+    guard, sent = make(app), []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    async def main():
+        scope = {"type": "http", "method": "POST", "path": "/invocations", "headers": []}
+        task = asyncio.create_task(guard(scope, receive, send))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(main())
+    assert sent[0]["status"] == 503
+    assert b"stopped" in sent[1]["body"]
+    assert guard.lost == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec_fetch_site": "cross-site"}, 403),
+        ({"sec_fetch_site": "same-site", "origin": "http://other.example"}, 403),
+        ({"sec_fetch_site": "same-origin", "origin": "https://behind.proxy"}, 200),
+        ({"origin": "http://clinic.example:8080"}, 200),
+        ({}, 200),
+    ],
+)
+def test_other_pages_do_not_post(guard, headers, status):
+    assert ask(guard, host="clinic.example:8080", **headers)[0] == status
+
+
 def test_a_failure_is_one_sentence(caplog):
     async def app(scope, receive, send):
         raise KeyError("secret")

@@ -10,7 +10,7 @@ from jsonschema_rs import validate
 from schemathesis import GenerationMode
 
 from attnvgg.deploy.serving.payload import TYPES
-from attnvgg.deploy.serving.schema import ANSWER, ERROR
+from attnvgg.deploy.serving.schema import ERROR, answer_schema
 
 QUIET = hypothesis.settings(
     max_examples=25, deadline=None, derandomize=True, database=None,
@@ -62,7 +62,7 @@ def test_what_the_schema_describes_or_forbids(any_site, path, method, mode):
         run()
     except hypothesis.errors.Unsatisfiable:
         assert (mode, path) != (GenerationMode.POSITIVE, "/invocations")
-        pytest.skip("there is nothing to be wrong in")
+        return  # there is nothing to be wrong in
     if path != "/invocations":
         assert 200 in seen or mode is GenerationMode.NEGATIVE
 
@@ -99,7 +99,7 @@ def test_documents_of_every_form(any_site):
         response = any_site.client.post("/invocations", content=body, headers=headers)
         judge(response)
         if response.status_code == 200:
-            validate(ANSWER, response.json())
+            validate(answer_schema(any_site.desk.service.kind), response.json())
 
     run()
 
@@ -108,6 +108,7 @@ def test_answers_are_what_the_schema_says(site, bag_site, picture):
     headers = {"content-type": "image/png"}
     image = site.client.post("/invocations?attention=1", content=picture(0), headers=headers)
     bag = {"instances": [{"features": [[1, 2, 3, 4]]}], "attention": True}
-    for response in (image, bag_site.client.post("/invocations", json=bag)):
+    found = {"images": image, "bags": bag_site.client.post("/invocations", json=bag)}
+    for kind, response in found.items():
         assert response.status_code == 200
-        validate(ANSWER, response.json())
+        validate(answer_schema(kind), response.json())
