@@ -72,6 +72,16 @@ def test_index_and_p_agree_with_yurdakul():
     assert np.abs(np.subtract([one.p for one in found], theirs)).max() < 0.06
 
 
+def test_a_value_that_was_not_seen_before_is_no_drift_by_itself():
+    """Nearly all pictures are of one width; of twenty new ones, one is of another."""
+    old = np.full(400, 600.0)
+    one, five = np.full(20, 600.0), np.full(20, 600.0)
+    one[0], five[:5] = 601, 601
+    found = [drift_of("width", old, new) for new in (one, five)]
+    assert found[0].p > 0.01
+    assert found[1].p < 0.001
+
+
 def test_kolmogorov_and_smirnov_stand_beside():
     rng = np.random.default_rng(0)
     old, new = rng.normal(size=90), rng.normal(0.3, size=50)

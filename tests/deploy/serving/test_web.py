@@ -7,6 +7,7 @@ import re
 import stat
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -143,6 +144,39 @@ def test_a_path_that_was_not_uploaded_is_not_read(page, tmp_path, picture):
         response = page.post("/gradio_api/queue/join", json=body)
         assert response.status_code == 400
         assert response.json()["error"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": [[{"path": "a/" * 100_000}]], "fn_index": 0, "session_hash": "you"},
+        {"data": [[]], "fn_index": 0, "session_hash": "\ud800"},
+        {"data": [[]], "fn_index": 1e999, "session_hash": "you"},
+    ],
+)
+def test_a_submission_that_is_made_to_hurt(page, body):
+    began = time.perf_counter()
+    response = page.post("/gradio_api/queue/join", content=json.dumps(body))
+    assert response.status_code == 400
+    assert time.perf_counter() - began < 2  # a long path took a minute
+
+
+def test_a_known_address_asked_in_another_way(page):
+    assert page.get("/invocations").status_code == 405
+    assert page.head("/ping").status_code == 200
+    assert page.get("/other").status_code == 404
+
+
+def test_uploads_have_their_room(page, picture):
+    files = {"files": ("a.png", picture(0), "image/png")}
+    full = Path(page.folder) / "full"
+    full.parent.mkdir(exist_ok=True)
+    with full.open("wb") as stream:
+        stream.truncate(600 * 2**20)  # without a block on the disk
+    response = page.post("/gradio_api/upload", files=files)
+    assert (response.status_code, response.headers["retry-after"]) == (429, "60")
+    full.unlink()
+    assert page.post("/gradio_api/upload", files=files).status_code == 200
 
 
 def test_old_uploads_are_deleted_and_all_at_the_end():
