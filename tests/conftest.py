@@ -6,6 +6,7 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import logging
 import socket
 
 import cv2
@@ -54,6 +55,13 @@ def own_cache(tmp_path_factory, monkeypatch):
     """No test reads or fills the user's cache."""
     folder = tmp_path_factory.getbasetemp() / "user-cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+
+
+@pytest.fixture(autouse=True)
+def no_stale_log():
+    """What a command said goes to the standard output of its own test, which is closed after it."""
+    yield
+    logging.getLogger("attnvgg").handlers.clear()
 
 
 def draw_disc(rng, label, side=64):
