@@ -118,9 +118,7 @@ def _problem(member: zipfile.ZipInfo) -> str | None:
 
 def _extract_members(bundle: zipfile.ZipFile, folder: Path) -> None:
     total = sum(member.file_size for member in bundle.infolist())
-    with tqdm(
-        total=total, unit="B", unit_scale=True, unit_divisor=1024, desc="extracting", disable=None
-    ) as bar:
+    with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, desc="extracting") as bar:
         for member in bundle.infolist():
             target = folder / member.filename
             if member.is_dir():
