@@ -19,7 +19,7 @@ from attnvgg.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-GRACE = 1.0  # seconds in which connections are told to close, before none is taken any more
+GRACE = 1.0  # seconds in which open connections are told to close by the answers they get
 BACKLOG = 256
 NOT_HTTP = "This is no HTTP/1.1 request: check its head and its chunks."
 HEAD = 64 * 1024  # bytes of a request's head
@@ -33,11 +33,15 @@ def open_socket(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         raise InputError(
             f"{host}:{port} cannot be listened on ({error}): choose another --host or --port."
         ) from error
+    # Connections have it from here. Without, the body of an answer waits until its head is
+    # acknowledged, which takes 40 ms; asyncio sets it on sockets that it has made itself only.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def run(guard: Guard, listener: socket.socket, limits: Limits) -> None:
@@ -66,7 +70,26 @@ def run(guard: Guard, listener: socket.socket, limits: Limits) -> None:
                 return
             logger.info("Stopping: what was taken is answered first.")
             guard.stopping = True
+            self._take_last()
             asyncio.get_running_loop().call_later(GRACE, setattr, self, "should_exit", True)
+
+        def _take_last(self) -> None:
+            """Take the connections that wait in the system, and no more."""
+            loop = asyncio.get_running_loop()
+            self._last: list[Any] = []  # the loop holds its tasks weakly
+            with contextlib.suppress(OSError):  # there are none
+                while True:
+                    connection, _ = listener.accept()
+                    connection.setblocking(False)
+                    last = loop.connect_accepted_socket(self._make_protocol, connection)
+                    self._last.append(loop.create_task(last))
+            for server in self.servers:
+                server.close()
+
+        def _make_protocol(self) -> Any:
+            return patient(limits)(
+                config, self.server_state, self.lifespan.state, asyncio.get_running_loop()
+            )
 
     # What they say of a broken body is already the answer; and their words hold parts of it.
     for name in ("python_multipart", "uvicorn.error"):

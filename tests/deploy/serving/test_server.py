@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from attnvgg.deploy.serving.limits import Limits
+from attnvgg.deploy.serving.server import open_socket
 from tests.live_server import served
 
 PING = b"GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -89,6 +90,13 @@ def test_who_sends_much_reads_why_it_is_refused(port, method, path, headers, sta
         assert response.status == status
         assert json.loads(response.read())["error"].endswith(".")
         connection.close()
+
+
+def test_small_answers_do_not_wait_for_an_acknowledgement():
+    with open_socket("127.0.0.1", 0) as listener, connect(listener.getsockname()[1]):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_connections_are_counted(port):
