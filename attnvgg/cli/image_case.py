@@ -14,7 +14,7 @@ from attnvgg.data.decoding import read_image, read_mask
 from attnvgg.deploy.prediction_panels import SYNTHETIC
 from attnvgg.errors import InputError
 from attnvgg.evaluation.probabilities import called_class, class_names, to_probabilities
-from attnvgg.explain import Case, Kind
+from attnvgg.explain import Case, Kind, map_kind
 from attnvgg.explain.grad_cam import grad_cam
 from attnvgg.models import Pretrained
 from attnvgg.models.views import EightViews
@@ -91,7 +91,7 @@ def _label(row: Mapping[Any, Any], classes: Sequence[str]) -> str | None:
 def kind_of(model: Pretrained, scale: str) -> Kind:
     if scale == "per-image":
         return "per-image"
-    return "softmax" if model.config["arguments"].get("normalize_attn") else "sigmoid"
+    return map_kind(model.config)
 
 
 def take_threshold(model: Pretrained, run: RunFolder | None, views: int) -> None:

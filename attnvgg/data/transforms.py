@@ -107,20 +107,22 @@ class Preprocess:
         """Return a mask cut and resized like its image, (resize, resize), 255 inside."""
         return self._square(read_mask(path, self._min_side))
 
-    def region(self, height: int, width: int) -> Region:
+    def region(self, height: int, width: int, min_side: int | None = None) -> Region:
         """Return the square of source pixels that the model's input covers.
 
         Args:
             height: of the upright source in pixels.
             width: of the upright source in pixels.
+            min_side: with which the picture was decoded, see `read_image`: the square is then
+                in the pixels of what came out.
         """
         factor = reduction(height, width, self._min_side)
         top, left, side = self._centre_square(height // factor, width // factor)
         scale = factor * side / self.resize  # source pixels a pixel of the resized square
         margin = (self.resize - self.size) // 2
-        return Region(
-            top * factor + margin * scale, left * factor + margin * scale, self.size * scale
-        )
+        region = (top * factor + margin * scale, left * factor + margin * scale, self.size * scale)
+        reduced = reduction(height, width, min_side)
+        return Region(*(length / reduced for length in region))
 
     def centre(self, image: Pixels) -> Pixels:
         """Cut the centre (size, size) out of the resized square."""

@@ -9,7 +9,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnvgg.deploy.training_job import NAME, S3
+from attnvgg.deploy.training_job import S3, find_wrong
 from attnvgg.errors import InputError
 from attnvgg.files import atomic_path
 from attnvgg.models.pretrained import CONFIG_FILE, WEIGHTS_FILE
@@ -55,20 +55,15 @@ def check_deployment(deployment: Deployment) -> None:
     Raises:
         InputError: listing it.
     """
-    wrong = []
-    if not NAME.fullmatch(deployment.name):
-        wrong.append(f"the name {deployment.name}: letters, digits and -, at most 40")
-    if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/.+", deployment.role):
-        wrong.append("the role: give its ARN, arn:aws:iam::<account>:role/<name>")
+    wrong = find_wrong(
+        deployment.name, deployment.role, deployment.output, deployment.instance_type,
+        "ml.c6i.xlarge",
+    )  # fmt: skip
     if not IMAGE.fullmatch(deployment.image):
         wrong.append(
             f"the image {deployment.image}: SageMaker takes those of ECR only, "
             "<account>.dkr.ecr.<region>.amazonaws.com/<repository>:<tag>"
         )
-    if not S3.fullmatch(deployment.output):
-        wrong.append(f"the output {deployment.output}: s3://bucket/prefix")
-    if not re.fullmatch(r"ml\.[a-z0-9-]+\.[a-z0-9-]+", deployment.instance_type):
-        wrong.append(f"the instance type {deployment.instance_type}: such as ml.c6i.xlarge")
     if deployment.instance_count < 1:
         wrong.append("instances: at least 1")
     if deployment.is_remote and not (

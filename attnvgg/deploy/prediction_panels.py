@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnvgg.data.decoding import read_image, reduction
+from attnvgg.data.decoding import read_image
 from attnvgg.data.inspection import image_size
-from attnvgg.data.transforms import Preprocess, Region
+from attnvgg.data.transforms import Preprocess
 from attnvgg.deploy.prediction_job import Row
 from attnvgg.deploy.predictor import Prediction, Predictor
 from attnvgg.errors import InputError
-from attnvgg.explain import Case, Kind, save_panels
+from attnvgg.explain import Case, Kind, map_kind, save_panels
 
 STEM = 48  # characters of an image's name: at four bytes each, file systems take 255 in all
 SMALLEST = 224  # pixels to which the shorter side may be reduced
@@ -39,11 +39,10 @@ class Panels:
     @classmethod
     def of(cls, predictor: Predictor, folder: Path) -> Panels:
         """Return how a model's overlays are drawn."""
-        softmax = predictor.config["arguments"].get("normalize_attn")
         return cls(
             folder,
             predictor.preprocess,
-            "softmax" if softmax else "sigmoid",
+            map_kind(predictor.config),
             tuple(predictor.classes),
             SYNTHETIC if predictor.config.get("synthetic") else None,
         )
@@ -61,8 +60,6 @@ class Panels:
         assert prediction.attn2 is not None
         height, width = image_size(row.image)
         side = max(SMALLEST, self.preprocess.resize)
-        factor = reduction(height, width, side)
-        region = self.preprocess.region(height, width)
         case = Case(
             image=read_image(row.image, side, self.preprocess.convert),
             attn1=prediction.attn1,
@@ -70,7 +67,7 @@ class Panels:
             probability=float(prediction.probabilities[-1]),
             predicted=self.classes[prediction.called],
             name=Path(row.image).name,
-            region=Region(*(length / factor for length in region)),
+            region=self.preprocess.region(height, width, side),
             input_size=self.preprocess.size,
         )
         save_panels(self.path(row), case, kind=self.kind, caption=self.caption)

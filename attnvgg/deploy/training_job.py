@@ -75,23 +75,37 @@ class Job:
         return checked(own | dict(self.hyperparameters))
 
 
+def find_wrong(name: str, role: str, output: str, instance_type: str, usual: str) -> list[str]:
+    """Return what neither a job nor an endpoint can have, in words.
+
+    Args:
+        name: begins its name.
+        role: ARN.
+        output: S3 prefix.
+        instance_type: of the machines.
+        usual: type of machine to name as an example.
+    """
+    wrong = []
+    if not NAME.fullmatch(name):
+        wrong.append(f"the name {name}: letters, digits and -, at most 40")
+    if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/.+", role):
+        wrong.append("the role: give its ARN, arn:aws:iam::<account>:role/<name>")
+    if not S3.fullmatch(output):
+        wrong.append(f"the output {output}: s3://bucket/prefix")
+    if not re.fullmatch(r"ml\.[a-z0-9-]+\.[a-z0-9-]+", instance_type):
+        wrong.append(f"the instance type {instance_type}: such as {usual}")
+    return wrong
+
+
 def check(job: Job) -> None:
     """Refuse what no job can have, before anything is uploaded.
 
     Raises:
         InputError: listing it.
     """
-    wrong = []
-    if not NAME.fullmatch(job.name):
-        wrong.append(f"the name {job.name}: letters, digits and -, at most 40")
-    if not re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:role/.+", job.role):
-        wrong.append("the role: give its ARN, arn:aws:iam::<account>:role/<name>")
-    if not S3.fullmatch(job.output):
-        wrong.append(f"the output {job.output}: s3://bucket/prefix")
+    wrong = find_wrong(job.name, job.role, job.output, job.instance_type, "ml.g5.xlarge")
     if job.checkpoints is not None and not S3.fullmatch(job.checkpoints):
         wrong.append(f"the checkpoints {job.checkpoints}: s3://bucket/prefix")
-    if not re.fullmatch(r"ml\.[a-z0-9-]+\.[a-z0-9-]+", job.instance_type):
-        wrong.append(f"the instance type {job.instance_type}: such as ml.g5.xlarge")
     if job.instance_count < 1 or job.volume_gib < 1 or not 0 < job.hours <= 28 * 24:
         wrong.append("instances and disk: at least 1; hours: above 0, at most 672")
     for name, place in job.channels.items():

@@ -72,14 +72,12 @@ def grid_png(
     cases: Sequence[Case],
     *,
     kind: Kind = "softmax",
-    interpolation: Interpolation = "bilinear",
     threshold: float | None = None,
-    title: str | None = None,
     caption: str | None = None,
     dpi: int = DPI,
 ) -> bytes:
     """Return the figure of `save_grid` as the content of a PNG file; nothing is written."""
-    return _draw_grid(cases, kind, interpolation, threshold, title, caption, dpi).to_png(dpi)
+    return _draw_grid(cases, kind, "bilinear", threshold, None, caption, dpi).to_png(dpi)
 
 
 def save_panels(

@@ -8,6 +8,7 @@ preference) on log2 from 1/16 to 16, with 1 in the middle of the colours.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -34,6 +35,11 @@ class ScaledMap(NamedTuple):
 
     values: Floats
     clipped: Flags
+
+
+def map_kind(config: Mapping[str, Any]) -> Kind:
+    """Return the scale of a model's maps, by the configuration that is saved with it."""
+    return "softmax" if config["arguments"].get("normalize_attn") else "sigmoid"
 
 
 def scale_map(attention: ArrayLike, kind: Kind = "softmax") -> ScaledMap:

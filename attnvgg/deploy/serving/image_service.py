@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attnvgg.data.decoding import decode_image, encoded_size, reduction
+from attnvgg.data.decoding import decode_image, encoded_size
 from attnvgg.data.image_statistics import image_statistics
-from attnvgg.data.transforms import Region
 from attnvgg.deploy.prediction_panels import SYNTHETIC
 from attnvgg.deploy.predictor import Prediction, Predictor
 from attnvgg.deploy.serving.limits import Refused
 from attnvgg.deploy.serving.service import Prepared, Service, checked_size, told
-from attnvgg.explain import Case, Kind, grid_png
+from attnvgg.explain import Case, Kind, grid_png, map_kind
 from attnvgg.models.card import CAUTION
 
 BATCH = 8
@@ -57,8 +56,6 @@ class ImageService(Service):
         preprocess = self.predictor.preprocess
         height, width = encoded_size(data)
         side = max(DRAWN, preprocess.resize)
-        factor = reduction(height, width, side)
-        region = preprocess.region(height, width)
         return Case(
             image=decode_image(data, "image", side, preprocess.convert),
             attn1=found.attn1,
@@ -67,7 +64,7 @@ class ImageService(Service):
             predicted=self.classes[found.called],
             scored=self.classes[1 if len(self.classes) == 2 else found.called],
             name=name,
-            region=Region(*(length / factor for length in region)),
+            region=preprocess.region(height, width, side),
             input_size=preprocess.size,
         )
 
@@ -80,7 +77,7 @@ class ImageService(Service):
     @property
     def map_kind(self) -> Kind:
         """Return how the model's maps are normalised."""
-        return "softmax" if self.predictor.config["arguments"]["normalize_attn"] else "sigmoid"
+        return map_kind(self.predictor.config)
 
     def _attention(self, prepared: Prepared, found: Prediction) -> dict[str, Any]:
         if found.attn1 is None or found.attn2 is None:

@@ -55,6 +55,28 @@ def run(guard: Guard, listener: socket.socket, limits: Limits) -> None:
     except ImportError:
         raise InputError('Serving needs more: pip install "attnvgg[serve]".') from None
 
+    # What they say of a broken body is already the answer; and their words hold parts of it.
+    for name in ("python_multipart", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    config = uvicorn.Config(
+        guard,
+        http=patient(limits),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=math.ceil(limits.seconds) + 2,
+        h11_max_incomplete_event_size=HEAD,
+        lifespan="on",
+    )
+    stopping(guard, listener)(config).run(sockets=[listener])
+
+
+def stopping(guard: Guard, listener: socket.socket) -> Any:
+    """Return a server that stops in good order: whoever was accepted is answered."""
+    import uvicorn
+
     class Server(uvicorn.Server):
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -87,26 +109,11 @@ def run(guard: Guard, listener: socket.socket, limits: Limits) -> None:
                 server.close()
 
         def _make_protocol(self) -> Any:
-            return patient(limits)(
-                config, self.server_state, self.lifespan.state, asyncio.get_running_loop()
-            )
+            make: Any = self.config.http_protocol_class
+            loop = asyncio.get_running_loop()
+            return make(self.config, self.server_state, self.lifespan.state, loop)
 
-    # What they say of a broken body is already the answer; and their words hold parts of it.
-    for name in ("python_multipart", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    config = uvicorn.Config(
-        guard,
-        http=patient(limits),
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=5,
-        timeout_graceful_shutdown=math.ceil(limits.seconds) + 2,
-        h11_max_incomplete_event_size=HEAD,
-        lifespan="on",
-    )
-    Server(config).run(sockets=[listener])
+    return Server
 
 
 def patient(limits: Limits) -> Any:
